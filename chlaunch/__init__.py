@@ -1,0 +1,1 @@
+"""chlaunch: MPI programs from unprivileged containers."""
