@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Images for the tests, made from Debian packages: ``images.py [NAME…]`` prints where each one is.
+
+An image is made once and kept in ``/var/cache/chlaunch-test`` (or ``$CHLAUNCH_TEST_CACHE``) under its name and a
+hash of its recipe, so that a changed recipe makes a new one and an old checkout finds its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BUSYBOX = Path("/bin/busybox")
+MOUNT_POINTS = ("dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr/bin", "var/spool")
+IDENTITY_FILES = ("hosts", "hostname", "resolv.conf")  # a container binds the host's over these: they must exist
+WITHOUT = ("doc", "info", "locale", "man")  # below /usr/share
+
+# Both speak MPI from the image's own Debian packages. Names and suites, nothing about mirrors: those are apt's business.
+DEBIAN_IMAGES = {
+    "ompi4": ("bookworm", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 4.1, PMIx 4.2
+    "ompi5": ("trixie", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 5.0, PMIx 5
+}
+NAMES = ("tiny", *DEBIAN_IMAGES)
+
+
+class ImageUnavailableError(Exception):
+    """This machine can't make the image; says why."""
+
+
+class Recipe(NamedTuple):
+    """How an image is made; two recipes with equal `inputs` make equal images."""
+
+    name: str
+    inputs: tuple[str, ...]
+    make: Callable[[Path], None]
+
+    @property
+    def directory(self) -> str:
+        """The image's name in the cache."""
+        return f"{self.name}-{hashlib.sha256(repr(self.inputs).encode()).hexdigest()[:12]}"
+
+
+def image(name: str) -> Path:
+    """Return the directory that holds image `name`, which is made first if need be."""
+    recipe = _tiny() if name == "tiny" else _debian(name, *DEBIAN_IMAGES[name])
+    cache = cache_directory()
+    path = cache / recipe.directory
+    if path.is_dir():
+        return path
+    if os.geteuid() != 0:
+        raise ImageUnavailableError(f"making the image {name} needs root")
+    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _locked(cache / f".{name}.lock"):
+        if not path.is_dir():  # somebody else may have made it meanwhile
+            _make(recipe, path)
+    return path
+
+
+def cache_directory() -> Path:
+    """Return where images are kept between runs."""
+    return Path(os.environ.get("CHLAUNCH_TEST_CACHE") or "/var/cache/chlaunch-test").absolute()
+
+
+def _make(recipe: Recipe, path: Path) -> None:
+    start = time.monotonic()
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    _remove(unfinished)  # of a run that was killed
+    umask = os.umask(0o022)
+    try:
+        unfinished.mkdir()
+        recipe.make(unfinished)
+        _finish(unfinished)
+        unfinished.rename(path)
+    finally:
+        os.umask(umask)
+        _remove(unfinished)
+    print(f"image {recipe.name} made in {time.monotonic() - start:.1f} s", file=sys.stderr)
+
+
+def _finish(root: Path) -> None:
+    """Make the image what an unpacked one is to a user: readable, without devices, with nothing setuid."""
+    for name in MOUNT_POINTS:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in IDENTITY_FILES:
+        (root / "etc" / name).touch()
+    for entry in (root / "dev").iterdir():
+        _remove(entry)
+    subprocess.run(["chmod", "-R", "a+rX,ug-s", root], check=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _debian(name: str, suite: str, packages: tuple[str, ...]) -> Recipe:
+    options = [
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+        '--aptopt=Acquire::Languages "none"',
+        '--aptopt=APT::Install-Recommends "false"',
+        "--dpkgopt=force-unsafe-io",
+        *[f"--dpkgopt=path-exclude=/usr/share/{directory}/*" for directory in WITHOUT],
+        suite,
+    ]
+
+    def make(root: Path) -> None:
+        command = shutil.which("mmdebstrap")
+        if not command:
+            raise ImageUnavailableError(f"making the image {name} needs mmdebstrap")
+        subprocess.run([command, *options, str(root), _debian_mirror()], check=True, stdin=subprocess.DEVNULL)
+
+    return Recipe(name, tuple(options), make)
+
+
+def _debian_mirror() -> str:
+    """Return the mirror that apt itself is configured to use."""
+    fields = "$(LABEL)\t$(COMPONENT)\t$(REPO_URI)"
+    command = ["apt-get", "indextargets", "--format", fields, "Identifier: Packages"]
+    targets = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    for target in targets:
+        label, component, uri = target.split("\t")
+        if (label, component) == ("Debian", "main"):
+            return uri
+    raise ImageUnavailableError("apt's configuration names no Debian mirror; if it should, run apt-get update")
+
+
+def _tiny() -> Recipe:
+    """Return the recipe of an image that is there at once: one static program under many names."""
+    if not BUSYBOX.exists():
+        raise ImageUnavailableError("the image tiny needs Debian's busybox-static")
+    program = BUSYBOX.read_bytes()
+    users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+    groups = "root:x:0:\nnogroup:x:65534:\n"
+
+    def make(root: Path) -> None:
+        (root / "usr/bin").mkdir(parents=True)
+        (root / "bin").symlink_to("usr/bin")
+        busybox = root / "usr/bin/busybox"
+        busybox.write_bytes(program)
+        busybox.chmod(0o755)
+        listing = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True)
+        for applet in set(listing.stdout.split()) - {"busybox"}:
+            (root / "usr/bin" / applet).symlink_to("busybox")
+        (root / "etc").mkdir()
+        (root / "etc/passwd").write_text(users)
+        (root / "etc/group").write_text(groups)
+        (root / "tmp").mkdir(mode=0o777)
+
+    inputs = (hashlib.sha256(program).hexdigest(), users, groups, *MOUNT_POINTS, *IDENTITY_FILES)
+    return Recipe("tiny", inputs, make)
+
+
+def main(names: list[str]) -> int:
+    """Make the named images, or all."""
+    try:
+        for name in names or NAMES:
+            if name not in NAMES:
+                print(f"images.py: no image {name}; there are {', '.join(NAMES)}", file=sys.stderr)
+                return 64
+            print(image(name))
+    except (ImageUnavailableError, OSError, subprocess.CalledProcessError) as error:
+        print(f"images.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

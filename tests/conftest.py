@@ -1,0 +1,110 @@
+"""Fixtures for all tests: a machine, a cluster, images, and the programs under test.
+
+A part that this host lacks skips the tests that need it, with the reason, and fails them where CHLAUNCH_MUST_RUN is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT / "tests/cluster"))  # tests are not a package
+
+from cluster import Cluster
+from images import ImageUnavailableError, cache_directory, image
+from machine import Machine, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def lacking(reason: str) -> None:
+    """Skip the test that asks, or fail it where nothing may be skipped."""
+    if os.environ.get("CHLAUNCH_MUST_RUN"):
+        pytest.fail(f"CHLAUNCH_MUST_RUN is set, and {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@contextmanager
+def must_run() -> Iterator[None]:
+    """Turn what this host lacks into a skip or a failure."""
+    try:
+        yield
+    except (UnavailableError, ImageUnavailableError) as error:
+        lacking(str(error))
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    """Return a login node without Slurm: users alice and bob, /tmp, /home and a network of its own."""
+    with ExitStack() as stack:
+        with must_run():
+            machine = stack.enter_context(Machine(reveal=[cache_directory()]))
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def start_cluster() -> Iterator[Callable[[int], Cluster]]:
+    """Return a function that gives the cluster with so many nodes, which it starts if need be."""
+    clusters: dict[int, Cluster] = {}
+    with ExitStack() as stack:
+
+        def start(nodes: int) -> Cluster:
+            if nodes not in clusters:
+                with must_run():
+                    clusters[nodes] = stack.enter_context(Cluster(nodes, reveal=[cache_directory()]))
+            return clusters[nodes]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def cluster(start_cluster: Callable[[int], Cluster]) -> Cluster:
+    """Return a real Slurm with two nodes."""
+    return start_cluster(2)
+
+
+@pytest.fixture(scope="session")
+def image_tiny() -> Path:
+    """Return an image with busybox, there in no time."""
+    with must_run():
+        return image("tiny")
+
+
+@pytest.fixture(scope="session")
+def image_ompi4() -> Path:
+    """Return an image with Open MPI 4 and mpi4py."""
+    with must_run():
+        return image("ompi4")
+
+
+@pytest.fixture(scope="session")
+def image_ompi5() -> Path:
+    """Return an image with Open MPI 5 and mpi4py."""
+    with must_run():
+        return image("ompi5")
+
+
+@pytest.fixture(scope="session")
+def ch_run() -> Path:
+    """Return the ch-run that `make build` made."""
+    return _command("ch-run")
+
+
+@pytest.fixture(scope="session")
+def ch_launch() -> Path:
+    """Return the ch-launch that `make build` made."""
+    return _command("ch-launch")
+
+
+def _command(name: str) -> Path:
+    path = CHECKOUT / ".venv/bin" / name
+    if not path.exists():
+        lacking(f"there is no {path}: run make build")
+    return path
