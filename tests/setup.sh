@@ -1,12 +1,13 @@
 #!/bin/sh
 # setup.sh [GROUP…]: install, as root, the Debian packages that building and testing chlaunch needs and that are
-# missing: groups build, cluster, test, bench (default: build cluster). What is there is left alone, nothing that
-# gets installed is started, now or at boot. Not root: say what to ask for.
+# missing: groups build, cluster, lint, test, bench, and hello, which is build and cluster. What is there is left
+# alone; nothing that gets installed is started, now or at boot. Not root: says what to ask for.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin" LC_ALL=C.UTF-8
 
 missing=''
 
+say() { sed 's/^/setup: /' >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
 need() { # PACKAGE TEST…: PACKAGE is wanted unless TEST succeeds
 	package=$1
@@ -35,10 +36,11 @@ slurm_is_the_sites() {
 
 group_cluster() {
 	if slurm_is_the_sites; then
-		cat >&2 <<-TEXT
-			setup: this machine has a Slurm of its own ($(command -v srun)) but no slurmd and slurmctld to start a private
-			setup: cluster with; nothing was installed over it. Try that Slurm itself, 'ch-launch -N2 -n4 IMAGE -- COMMAND',
-			setup: or run this on a plain Debian 12 or 13, which can be a virtual machine.
+		say <<-TEXT
+			this machine has a Slurm of its own ($(command -v srun)) but no slurmd and slurmctld to start a private
+			cluster with; nothing was installed over it. Use that Slurm: make build, then
+			    .venv/bin/ch-launch -N2 -n4 --ntasks-per-node=2 IMAGE -- COMMAND
+			or run this on a plain Debian 12 or 13, for example in a virtual machine.
 		TEXT
 		exit 1
 	fi
@@ -55,18 +57,50 @@ group_cluster() {
 	need busybox-static static /bin/busybox
 }
 
-pmix_package() { # Debian's Slurm has its PMIx plugin in a package of its own since 13
+# Debian 13 has Slurm's PMIx plugin in a package of its own.
+pmix_package() {
+	if has_file '/usr/lib/*/slurm*/libslurmfull.so' && has_file '/usr/lib/*/slurm*/mpi_pmix.so'; then
+		return
+	fi
 	if apt-cache show slurm-wlm-pmix-plugin >/dev/null 2>&1; then
-		need slurm-wlm-pmix-plugin installed slurm-wlm-pmix-plugin
+		missing="$missing slurm-wlm-pmix-plugin"
 	fi
 }
-installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+has_file() { # PATTERN
+	# shellcheck disable=SC2086  # to be expanded
+	set -- $1
+	[ -e "$1" ]
+}
 
 group_test() {
 	need strace has strace
 	need gdb has gdb
+	group_lint
+}
+
+group_lint() {
 	need shellcheck has shellcheck
 	need mandoc has mandoc
+}
+
+group_hello() {
+	if [ "$(id -u)" != 0 ]; then
+		cannot_hello 'a private Slurm with several users needs root'
+	elif ! setpriv --reuid=65534 --clear-groups unshare --user --map-root-user true 2>/dev/null; then
+		cannot_hello 'unprivileged users may not make user namespaces here'
+	fi
+	group_build
+	group_cluster
+}
+cannot_hello() { # WHY
+	say <<-TEXT
+		$1. Without that: make build, then, on a cluster or on this machine,
+		    .venv/bin/ch-launch -n4 IMAGE -- COMMAND
+		where IMAGE is a directory with an unpacked image that has an MPI; without a Slurm here, its own MPI starts the
+		four ranks. User namespaces must be allowed for that: see user.max_user_namespaces and, on Debian,
+		kernel.unprivileged_userns_clone.
+	TEXT
+	exit 1
 }
 
 group_bench() {
@@ -118,20 +152,20 @@ disable_services() {
 [ $# -gt 0 ] || set -- build cluster
 for group; do
 	case $group in
-	build | cluster | test | bench) "group_$group" ;;
+	hello | build | cluster | lint | test | bench) "group_$group" ;;
 	*)
-		echo "setup: no such group: $group (build, cluster, test, bench)" >&2
+		echo "no such group: $group (hello, build, cluster, lint, test, bench)" | say
 		exit 64
 		;;
 	esac
 done
 [ "$missing" ] || exit 0
 if ! has apt-get; then
-	echo "setup: missing:$missing (Debian's names), and no apt-get here to install them" >&2
+	echo "missing:$missing (Debian's names), and no apt-get here to install them" | say
 	exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-	echo "setup: missing:$missing; ask an administrator for: apt-get install --no-install-recommends$missing" >&2
+	echo "missing:$missing; ask for: apt-get install --no-install-recommends$missing" | say
 	exit 1
 fi
 echo "setup: installing$missing"

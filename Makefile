@@ -1,0 +1,64 @@
+# The front door. On a Debian 12 or 13, as root: make hello. Nothing here runs without being shown.
+
+# Not the python3 on PATH if it can be helped: a venv on top of root's own Python is closed to other users.
+PYTHON  := $(firstword $(wildcard /usr/bin/python3) python3)
+SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
+C_FILES := $(wildcard chlaunch/runtime/*.[ch] tests/*.[ch] tests/*/*.[ch])
+PAGES   := $(wildcard docs/*.1 docs/*.5)
+BUILT   := .venv/.built
+
+.PHONY: help hello build test lint bench man clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make hello   an MPI job from a container on a two-node Slurm that is started for it (root, Debian)'
+	@echo 'make build   every command in .venv/bin, editable'
+	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
+	@echo 'make lint    what the style is checked with'
+	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
+	@echo 'make man     the manual pages as HTML, in build/man'
+	@echo 'make clean   remove .venv and build; the images for the tests stay in /var/cache/chlaunch-test'
+
+hello:
+	tests/setup.sh hello
+	$(MAKE) --no-print-directory $(BUILT)
+	.venv/bin/python tests/hello.py
+
+build:
+	tests/setup.sh build
+	$(MAKE) --no-print-directory $(BUILT)
+
+# The directory is there because a source file that has gone is a change too.
+$(BUILT): pyproject.toml CMakeLists.txt $(wildcard chlaunch/runtime chlaunch/runtime/*.[ch])
+	umask 022; test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	umask 022; .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	umask 022; .venv/bin/python -m compileall -q chlaunch
+	touch $@
+
+test:
+	tests/setup.sh build cluster test
+	$(MAKE) --no-print-directory $(BUILT) lint
+	.venv/bin/python tests/cluster/images.py
+	.venv/bin/pytest
+
+lint: $(BUILT)
+	tests/setup.sh lint
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	$(if $(C_FILES),.venv/bin/clang-format --dry-run -Werror $(C_FILES))
+	shellcheck $(SCRIPTS)
+	$(if $(PAGES),mandoc -T lint -W error $(PAGES))
+
+bench:
+	tests/setup.sh build cluster bench
+	$(MAKE) --no-print-directory $(BUILT)
+	.venv/bin/python tests/bench/run.py
+
+man:
+	tests/setup.sh lint
+	mkdir -p build/man
+	for page in $(PAGES); do mandoc -T html -O style= "$$page" >"build/man/$${page##*/}.html" || exit; done
+
+clean:
+	rm -rf .venv build
