@@ -1,0 +1,53 @@
+/* The container as plain data, and the one way into it. Same fields, names and order as Python's Container.
+ */
+#ifndef CHLAUNCH_CONTAINER_H
+#define CHLAUNCH_CONTAINER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "failure.h"
+
+struct bind {
+	const char *source; /* on the host; an optional one may begin with $NAME, a variable of the node */
+	const char *target; /* in the container, absolute */
+	bool optional;	    /* left out where the source does not exist */
+};
+
+enum variable_change_kind {
+	VARIABLE_SET,	  /* name=value; $X items of the value are expanded */
+	VARIABLE_UNSET,	  /* every variable whose name matches the glob in name */
+	VARIABLE_DEFAULT, /* name=value unless name is set */
+	VARIABLE_FILE,	  /* value is a file of NAME=VALUE lines; NULL: the image's own /ch/environment */
+};
+
+struct variable_change {
+	enum variable_change_kind kind;
+	const char *name;
+	const char *value;
+};
+
+struct container {
+	const char *image;
+	struct bind *binds;
+	size_t bind_count;
+	const char *directory;	 /* where the command starts, in the container */
+	bool directory_optional; /* start in / where directory cannot be entered */
+	uid_t uid;
+	gid_t gid;
+	bool write;
+	bool home;	  /* host's $HOME at /home/$USER */
+	bool keep_passwd; /* the image's own /etc/passwd and /etc/group */
+	struct variable_change *variables;
+	size_t variable_count;
+	bool join;
+	const char *join_tag; /* NULL: named after the innermost launcher */
+	pid_t join_pid;	      /* 0: none */
+	char **command;	      /* NULL-terminated */
+};
+
+/* Become the container's command: returns only on failure, always -1. */
+int container_enter(const struct container *container, struct failure *failure);
+
+#endif

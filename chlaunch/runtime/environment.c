@@ -1,0 +1,209 @@
+/* The command's environment. The rules are Charliecloud's ch-run(1), so that its users' scripts find what
+ * they expect. */
+#include "environment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "identity.h"
+
+extern char **environ;
+
+enum { FILE_MOST = 1 << 20 };
+
+void environment_home(const struct container *container, char *home, size_t size)
+{
+	home[0] = '\0';
+	if (container->home)
+		snprintf(home, size, "/home/%s", identity_user());
+	for (size_t i = 0; i < container->variable_count; i++) {
+		const struct variable_change *change = &container->variables[i];
+
+		if (change->kind == VARIABLE_SET && strcmp(change->name, "HOME") == 0 &&
+		    change->value[0] == '/')
+			snprintf(home, size, "%s", change->value);
+	}
+	if (home[0] == '\0')
+		snprintf(home, size, "%s", "/");
+}
+
+/* $NAME items of a colon-separated value become the variable's value, or vanish where it is unset. */
+static char *value_expand(const char *value)
+{
+	size_t used = 0;
+	FILE *stream;
+	char *text = NULL;
+
+	stream = open_memstream(&text, &used);
+	if (stream == NULL)
+		return NULL;
+	for (const char *item = value, *separator = "";; item++) {
+		const size_t length = strcspn(item, ":");
+		char *name = length > 1 && item[0] == '$' ? strndup(item + 1, length - 1) : NULL;
+
+		if (name == NULL) {
+			fprintf(stream, "%s%.*s", separator, (int)length, item);
+			separator = ":";
+		} else if (getenv(name) != NULL && getenv(name)[0] != '\0') {
+			fprintf(stream, "%s%s", separator, getenv(name));
+			separator = ":";
+		}
+		free(name);
+		item += length;
+		if (*item == '\0')
+			break;
+	}
+	return fclose(stream) == 0 ? text : NULL;
+}
+
+static int variable_set(const char *name, const char *value, struct failure *failure)
+{
+	CLEANUP_FREE char *expanded = value_expand(value);
+
+	if (expanded == NULL || setenv(name, expanded, 1) < 0)
+		return FAIL(failure, FAILURE_MEMORY, errno, "%s", name);
+	return 0;
+}
+
+static void variables_unset(const char *glob)
+{
+	for (size_t i = 0; environ[i] != NULL;) {
+		CLEANUP_FREE char *name = strndup(environ[i], strcspn(environ[i], "="));
+
+		/* unsetenv closes the gap, so the next variable moves here */
+		if (name == NULL || fnmatch(glob, name, FNM_EXTMATCH) != 0 || unsetenv(name) < 0)
+			i++;
+	}
+}
+
+/* One NAME=VALUE line of a file; single quotes around the value are dropped. */
+static int line_apply(char *line, const char *shown, struct failure *failure)
+{
+	char *value = strchr(line, '=');
+	size_t length;
+
+	if (line[0] == '\0')
+		return 0;
+	if (value == NULL || value == line)
+		return FAIL(failure, FAILURE_ENVIRONMENT_LINE, 0, "%s: %.100s", shown, line);
+	*value++ = '\0';
+	length = strlen(value);
+	if (length >= 2 && value[0] == '\'' && value[length - 1] == '\'') {
+		value[length - 1] = '\0';
+		value++;
+	}
+	return variable_set(line, value, failure);
+}
+
+static char *file_read(const char *path, struct failure *failure)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	CLEANUP_FREE char *text = malloc(FILE_MOST + 1);
+	struct stat status;
+	ssize_t length = 0, part;
+	char *result;
+
+	if (fd < 0 || text == NULL || fstat(fd, &status) < 0) {
+		FAIL(failure, FAILURE_ENVIRONMENT_FILE, errno, "%s", path);
+		return NULL;
+	}
+	while (length < FILE_MOST && (part = read(fd, text + length, (size_t)(FILE_MOST - length))) > 0)
+		length += part;
+	if (!S_ISREG(status.st_mode) || status.st_size > FILE_MOST) {
+		FAIL(failure, FAILURE_ENVIRONMENT_FILE, 0, "%s: not a file of at most 1 MiB", path);
+		return NULL;
+	}
+	text[length] = '\0';
+	result = text;
+	text = NULL;
+	return result;
+}
+
+static int text_apply(char *text, const char *shown, struct failure *failure)
+{
+	char *line;
+
+	while ((line = strsep(&text, "\n")) != NULL)
+		if (line_apply(line, shown, failure) < 0)
+			return -1;
+	return 0;
+}
+
+int environment_read(const struct container *container, char **file_texts, struct failure *failure)
+{
+	for (size_t i = 0; i < container->variable_count; i++) {
+		const struct variable_change *change = &container->variables[i];
+
+		if (change->kind != VARIABLE_FILE || change->value == NULL)
+			continue;
+		file_texts[i] = file_read(change->value, failure);
+		if (file_texts[i] == NULL)
+			return -1;
+	}
+	return 0;
+}
+
+static int file_apply(const struct variable_change *change, char *host_text, struct failure *failure)
+{
+	CLEANUP_FREE char *own = NULL;
+
+	if (change->value != NULL)
+		return text_apply(host_text, change->value, failure);
+	own = file_read("/ch/environment", failure);
+	return own == NULL ? -1 : text_apply(own, "/ch/environment", failure);
+}
+
+static int change_apply(const struct variable_change *change, char *host_text, struct failure *failure)
+{
+	switch (change->kind) {
+	case VARIABLE_SET:
+		return variable_set(change->name, change->value, failure);
+	case VARIABLE_UNSET:
+		variables_unset(change->name);
+		return 0;
+	case VARIABLE_DEFAULT:
+		return getenv(change->name) != NULL ? 0 : variable_set(change->name, change->value, failure);
+	case VARIABLE_FILE:
+		return file_apply(change, host_text, failure);
+	}
+	return 0;
+}
+
+/* Programs of an image whose /bin is no link to /usr/bin would not be found by many hosts' PATH. */
+static int path_complete(void)
+{
+	const char *path = getenv("PATH");
+	char text[32768];
+
+	if (path == NULL)
+		return setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
+	snprintf(text, sizeof text, ":%s:", path);
+	if (strstr(text, ":/bin:") != NULL || strlen(path) > sizeof text - 16)
+		return 0;
+	snprintf(text, sizeof text, "%s:/bin", path);
+	return setenv("PATH", text, 1);
+}
+
+int environment_apply(const struct container *container, char **file_texts, struct failure *failure)
+{
+	char home[4096];
+
+	environment_home(container, home, sizeof home);
+	if (strcmp(home, "/") == 0 && access("/root", F_OK) == 0)
+		strcpy(home, "/root");
+	if (setenv("HOME", home, 1) < 0 || path_complete() < 0 || unsetenv("TMPDIR") < 0)
+		return FAIL(failure, FAILURE_MEMORY, errno, "environment");
+	for (size_t i = 0; i < container->variable_count; i++)
+		if (change_apply(&container->variables[i], file_texts[i], failure) < 0)
+			return -1;
+	if (setenv("CH_RUNNING", "Weird Al Yankovic", 1) < 0)
+		return FAIL(failure, FAILURE_MEMORY, errno, "CH_RUNNING");
+	return 0;
+}

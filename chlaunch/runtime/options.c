@@ -1,0 +1,252 @@
+/* ch-run's command line. argp, as in Charliecloud: abbreviations, --opt=VALUE and --opt VALUE, exit 64. */
+#include "options.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum option_key { /* options without a short name */
+		  OPTION_BIND_TRY = 1000,
+		  OPTION_CD_TRY,
+		  OPTION_ENV_DEFAULT,
+		  OPTION_HOME,
+		  OPTION_JOIN_CT,
+		  OPTION_JOIN_PID,
+		  OPTION_JOIN_TAG,
+		  OPTION_JSON,
+		  OPTION_NO_PASSWD,
+		  OPTION_SET_ENV,
+		  OPTION_UNSET_ENV,
+};
+
+static const struct argp_option option_rows[] = {
+	{"bind", 'b', "SRC[:DST]", 0, "mount SRC at DST in the container (default: the same path)", 0},
+	{"bind-try", OPTION_BIND_TRY, "SRC[:DST]", 0,
+	 "the same, left out where SRC does not exist; $NAME at its start is a variable of the node", 0},
+	{"cd", 'c', "DIR", 0, "start in DIR of the container (default: /)", 0},
+	{"cd-try", OPTION_CD_TRY, "DIR", 0, "the same, but start in / where DIR cannot be entered", 0},
+	{"env-default", OPTION_ENV_DEFAULT, "VAR=VAL", 0, "set VAR unless it is set", 0},
+	{"gid", 'g', "GID", 0, "run as group GID in the container (default: yours)", 0},
+	{"home", OPTION_HOME, NULL, 0, "mount your home directory at /home/$USER", 0},
+	{"join", 'j', NULL, 0, "share one container with the other ranks of this step on this node", 0},
+	{"join-ct", OPTION_JOIN_CT, "N", 0, "accepted and not needed: nobody counts the ranks", 0},
+	{"join-pid", OPTION_JOIN_PID, "PID", 0, "enter the container of process PID", 0},
+	{"join-tag", OPTION_JOIN_TAG, "TAG", 0,
+	 "name for those who join (default: after the launcher); implies --join", 0},
+	{"json", OPTION_JSON, NULL, 0, "with --version: version and features as JSON", 0},
+	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
+	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
+	{"set-env", OPTION_SET_ENV, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
+	 "set VAR, or the variables of FILE, or those of the image's /ch/environment", 0},
+	{"uid", 'u', "UID", 0, "run as user UID in the container (default: yours)", 0},
+	{"unset-env", OPTION_UNSET_ENV, "GLOB", 0, "unset the variables whose names match GLOB", 0},
+	{"verbose", 'v', NULL, 0, "say more (repeatable)", 0},
+	{"version", 'V', NULL, 0, "print the version and end", 0},
+	{"write", 'w', NULL, 0, "the image may be written to", 0},
+	{NULL, 0, NULL, 0, NULL, 0},
+};
+
+/* Whole number from 0 to most, or a usage error. */
+static long number_parse(const char *text, long most, const char *what, const struct argp_state *state)
+{
+	char *end;
+	long number;
+
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (errno != 0 || *end != '\0' || end == text || text[0] < '0' || text[0] > '9' || number > most)
+		argp_error(state, "%s: not a whole number from 0 to %ld: %s", what, most, text);
+	return number;
+}
+
+static void *array_grow(void *array, size_t count, size_t size, const struct argp_state *state)
+{
+	void *grown = reallocarray(array, count + 1, size);
+
+	if (grown == NULL)
+		argp_failure(state, EXIT_OURS, errno, "out of memory");
+	return grown;
+}
+
+static void bind_add(struct container *container, char *words, bool optional, const struct argp_state *state)
+{
+	char *colon = strchr(words, ':');
+	struct bind bind = {.source = words, .target = NULL, .optional = optional};
+
+	if (colon != NULL) {
+		*colon = '\0';
+		bind.target = colon + 1;
+	}
+	if (words[0] == '\0' || (bind.target != NULL && bind.target[0] == '\0'))
+		argp_error(state, "--bind: write SRC or SRC:DST");
+	container->binds = array_grow(container->binds, container->bind_count, sizeof bind, state);
+	container->binds[container->bind_count++] = bind;
+}
+
+static void variable_add(struct container *container, enum variable_change_kind kind, char *words,
+			 const struct argp_state *state)
+{
+	struct variable_change change = {.kind = kind, .name = words, .value = NULL};
+	char *equals = words == NULL ? NULL : strchr(words, '=');
+
+	if (kind == VARIABLE_SET && equals == NULL) {
+		change = (struct variable_change){.kind = VARIABLE_FILE, .name = NULL, .value = words};
+	} else if (kind != VARIABLE_UNSET) {
+		if (equals == NULL || equals == words)
+			argp_error(state, "write VAR=VALUE: %s", words);
+		*equals = '\0';
+		change.value = equals + 1;
+	}
+	container->variables =
+		array_grow(container->variables, container->variable_count, sizeof change, state);
+	container->variables[container->variable_count++] = change;
+}
+
+static void directory_set(struct container *container, const char *directory, bool optional)
+{
+	container->directory = directory;
+	container->directory_optional = optional;
+}
+
+static error_t option_container(int key, char *value, const struct argp_state *state)
+{
+	struct options *options = state->input;
+	struct container *container = &options->container;
+
+	switch (key) {
+	case 'b':
+	case OPTION_BIND_TRY:
+		bind_add(container, value, key == OPTION_BIND_TRY, state);
+		return 0;
+	case 'c':
+	case OPTION_CD_TRY:
+		directory_set(container, value, key == OPTION_CD_TRY);
+		return 0;
+	case 'g':
+		container->gid = (gid_t)number_parse(value, UINT_MAX - 1, "--gid", state);
+		return 0;
+	case 'u':
+		container->uid = (uid_t)number_parse(value, UINT_MAX - 1, "--uid", state);
+		return 0;
+	case OPTION_HOME:
+		container->home = true;
+		return 0;
+	case OPTION_NO_PASSWD:
+		container->keep_passwd = true;
+		return 0;
+	case OPTION_SET_ENV:
+	case OPTION_ENV_DEFAULT:
+	case OPTION_UNSET_ENV:
+		variable_add(container,
+			     key == OPTION_SET_ENV     ? VARIABLE_SET
+			     : key == OPTION_UNSET_ENV ? VARIABLE_UNSET
+						       : VARIABLE_DEFAULT,
+			     value, state);
+		return 0;
+	case 'w':
+		container->write = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static error_t option_join(int key, const char *value, const struct argp_state *state)
+{
+	struct options *options = state->input;
+	struct container *container = &options->container;
+
+	switch (key) {
+	case 'j':
+		container->join = true;
+		return 0;
+	case OPTION_JOIN_TAG:
+		if (value[0] == '\0')
+			argp_error(state, "--join-tag: empty");
+		container->join = true;
+		container->join_tag = value;
+		return 0;
+	case OPTION_JOIN_CT: /* Charliecloud implies --join; a number is all that is asked of it */
+		number_parse(value, INT_MAX, "--join-ct", state);
+		container->join = true;
+		return 0;
+	case OPTION_JOIN_PID:
+		container->join_pid = (pid_t)number_parse(value, INT_MAX, "--join-pid", state);
+		if (container->join_pid == 0)
+			argp_error(state, "--join-pid: no process has PID 0");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static error_t option_general(int key, const struct argp_state *state)
+{
+	struct options *options = state->input;
+
+	switch (key) {
+	case 'q':
+		options->verbosity--;
+		return 0;
+	case 'v':
+		options->verbosity++;
+		return 0;
+	case 'V':
+		options->show_version = true;
+		return 0;
+	case OPTION_JSON:
+		options->json = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static error_t words_end(struct options *options, char **words, int count, const struct argp_state *state)
+{
+	if (options->show_version)
+		return 0;
+	if (options->container.join && options->container.join_pid != 0)
+		argp_error(state, "--join and --join-pid exclude each other");
+	if (count == 0)
+		argp_error(state, "no image; write: ch-run [OPTION…] IMAGE -- COMMAND [ARG…]");
+	if (count == 1)
+		argp_error(state, "no command; write: ch-run [OPTION…] %s -- COMMAND [ARG…]", words[0]);
+	options->container.image = words[0];
+	options->container.command = words + 1;
+	return 0;
+}
+
+static error_t option_parse(int key, char *value, struct argp_state *state)
+{
+	error_t result;
+
+	if (key == ARGP_KEY_ARGS)
+		return words_end(state->input, state->argv + state->next, state->argc - state->next, state);
+	if (key == ARGP_KEY_NO_ARGS)
+		return words_end(state->input, NULL, 0, state);
+	result = option_container(key, value, state);
+	if (result == ARGP_ERR_UNKNOWN)
+		result = option_join(key, value, state);
+	return result == ARGP_ERR_UNKNOWN ? option_general(key, state) : result;
+}
+
+void options_parse(int argc, char **argv, struct options *options)
+{
+	static const struct argp parser = {
+		.options = option_rows,
+		.parser = option_parse,
+		.args_doc = "IMAGE -- COMMAND [ARG...]",
+		.doc = "Run a command in an unprivileged container.\v"
+		       "IMAGE is the directory of an unpacked image. Exit codes: the command's own; 31 "
+		       "failure "
+		       "before it "
+		       "started, 49 it could not be executed, 64 usage. See ch-run(1).",
+	};
+
+	*options = (struct options){.container = {.uid = geteuid(), .gid = getegid()}};
+	argp_parse(&parser, argc, argv, 0, NULL, options);
+}
