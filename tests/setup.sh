@@ -47,7 +47,7 @@ group_cluster() {
 	need slurmctld has slurmctld
 	need slurmd has slurmd
 	need slurm-client has srun
-	pmix_package
+	pmix_packages
 	need munge has munged
 	need openmpi-bin has mpirun
 	need iproute2 has ip
@@ -57,12 +57,13 @@ group_cluster() {
 	need busybox-static static /bin/busybox
 }
 
-# Debian 13 has Slurm's PMIx plugin in a package of its own.
-pmix_package() {
-	if has_file '/usr/lib/*/slurm*/libslurmfull.so' && has_file '/usr/lib/*/slurm*/mpi_pmix.so'; then
+# Debian's Slurm opens libpmix.so, which is in the -dev package; in 13 its PMIx plugin is in a package of its own.
+pmix_packages() {
+	if has srun && ! owned "$(command -v srun)"; then
 		return
 	fi
-	if apt-cache show slurm-wlm-pmix-plugin >/dev/null 2>&1; then
+	need libpmix-dev has_file '/usr/lib/*/pmix2/lib/libpmix.so'
+	if ! has_file '/usr/lib/*/slurm*/mpi_pmix.so' && apt-cache show slurm-wlm-pmix-plugin >/dev/null 2>&1; then
 		missing="$missing slurm-wlm-pmix-plugin"
 	fi
 }
