@@ -1,6 +1,7 @@
 """Fixtures for all tests: a machine, a cluster, images, and the programs under test.
 
-A part that this host lacks skips the tests that need it, with the reason, and fails them where CHLAUNCH_MUST_RUN is set.
+A part that this host lacks skips the tests that need it, with the reason; where CHLAUNCH_MUST_RUN is set it
+fails them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "tests/cluster"))  # tests are not a package
 
-from cluster import Cluster
-from images import ImageUnavailableError, cache_directory, image
-from machine import Machine, UnavailableError
+from cluster import Cluster  # noqa: E402
+from images import ImageUnavailableError, cache_directory, image  # noqa: E402
+from machine import Machine  # noqa: E402
+from space import UnavailableError  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,47 +1,39 @@
 #!/usr/bin/env python3
-"""A real Slurm with several nodes on this one machine, started in about half a second; needs root and Debian's Slurm.
+"""A real Slurm with several nodes on this one machine, in half a second; needs root and Slurm's programs.
 
 ``cluster.py [--nodes N] [--user NAME] -- COMMAND…`` runs COMMAND on the login node of a fresh cluster.
-Each node is a set of namespaces (see machine.py) with its own slurmd and munged; a bridge in the login node's network
-namespace joins them. Nothing on the host is touched: not its network, its /etc or a Slurm that it runs itself.
+Each node is a set of namespaces with its own slurmd and munged; a bridge in the login node's network
+namespace joins them. Nothing on the host is touched: not its network, its /etc or a Slurm that it may run.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
-from machine import (
-    ROOT_PATH,
-    START_SECONDS,
-    Machine,
-    MachineError,
-    Space,
-    UnavailableError,
-    replace,
-    script,
-)
+from machine import Machine, replace
+from space import ROOT_PATH, START_SECONDS, MachineError, Space, UnavailableError, script
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
-    from machine import Command, Files, Options
+    from space import Command, Files, Options
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sinfo", "srun")
 NETWORK = "10.77.0"
 LOGIN_ADDRESS = f"{NETWORK}.254"
 POLL_SECONDS = 0.03
 
-# Nothing in here needs cgroups, accounting or a name server. 128 CPUs a node are a fiction that slurmd is told to
-# believe, so that 128 tasks fit; FORCE lets jobs share nodes.
+# Nothing in here needs cgroups, accounting or a name server. The CPUs are a fiction that slurmd is told to
+# believe, so that 128 tasks fit on a node; FORCE lets jobs share nodes.
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={login}({login_address})
@@ -70,7 +62,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=
 
 
 class Cluster:
-    """A login node and nodes n1, n2, …; a context manager. Commands run on the login node unless one is named."""
+    """A login node and nodes n1, n2, …; a context manager. Commands run on the login node by default."""
 
     def __init__(self, nodes: int = 2, cpus: int = 128, reveal: Iterable[Path] = ()) -> None:
         """Plan a cluster on which users can read the checkout and the directories in `reveal`."""
@@ -87,7 +79,9 @@ class Cluster:
             self._configure()
             self.machine.start([*self._network_lines(), *_munge_lines(self._log), *self._controller_lines()])
             for name, node in self._nodes.items():
-                node.start(script(self._node_lines(name)), self._log / f"{name}.log", inside=self._beside(name))
+                node.start(
+                    script(self._node_lines(name)), self._log / f"{name}.log", inside=self._beside(name)
+                )
             for name, node in self._nodes.items():
                 node.await_ready(self._log / f"{name}.log")
             self._await_idle()
@@ -186,7 +180,9 @@ class Cluster:
         key = etc / "munge/munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        hosts = {self.machine.login.name: LOGIN_ADDRESS} | {name: self._address(name) for name in self.node_names}
+        hosts = {self.machine.login.name: LOGIN_ADDRESS} | {
+            name: self._address(name) for name in self.node_names
+        }
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in hosts.items())]
         replace(etc / "hosts", "\n".join(lines) + "\n")
 
@@ -194,7 +190,10 @@ class Cluster:
         """Return lines for a bridge, and for each node a network namespace with one end of a wire to it."""
         commands = ["link add br0 type bridge", f"address add {LOGIN_ADDRESS}/24 dev br0", "link set br0 up"]
         for name in self.node_names:
-            commands += [f"netns add {name}", f"link add {name} master br0 up type veth peer name eth0 netns {name}"]
+            commands += [
+                f"netns add {name}",
+                f"link add {name} master br0 up type veth peer name eth0 netns {name}",
+            ]
         return _ip_lines(commands)
 
     def _controller_lines(self) -> list[str]:
@@ -206,8 +205,6 @@ class Cluster:
         before, after = self.machine.reveal_again()
         return [
             *before,
-            "mount -t sysfs sysfs /sys",
-            "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
             f"mount --bind {hostname} /etc/hostname",
             *self.machine.private_lines(name),
             *after,
@@ -234,8 +231,7 @@ def _munge_lines(log: Path, name: str = "login") -> list[str]:
     # One for each node: on a shared one, the nodes would find each other's credentials replayed.
     return [
         "mkdir -p /run/munge",
-        "munged --force --socket=/run/munge/munge.socket.2 --pid-file=/run/munge/munged.pid"
-        f" --seed-file=/run/munge/munged.seed --log-file={log}/munged.{name}.log",
+        f"munged --pid-file=/run/munge/pid --seed-file=/run/munge/seed --log-file={log}/munged.{name}.log",
     ]
 
 
@@ -246,7 +242,7 @@ def _check_slurm() -> None:
 
 
 def _cgroup_plugin() -> str:
-    """Return the plugin that asks least of the host: left alone, slurmd dies of hybrid cgroups, and newer of no systemd."""
+    """Return the plugin that asks least of the host: left alone, slurmd dies where cgroups are hybrid."""
     version = subprocess.run(["slurmd", "-V"], check=True, capture_output=True, text=True).stdout.split()[-1]
     year, month = (int(part) for part in version.split(".")[:2])
     return "disabled" if (year, month) >= (23, 11) else "cgroup/v1"
@@ -261,11 +257,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         with Cluster(arguments.nodes) as cluster:
-            process = cluster.popen(arguments.command, stdin=None, stdout=None, stderr=None, user=arguments.user)
-            return process.wait()
+            inherited = {"stdin": None, "stdout": None, "stderr": None}
+            return cluster.popen(arguments.command, user=arguments.user, **inherited).wait()
     except (MachineError, UnavailableError) as error:
-        print(f"cluster.py: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"cluster.py: {error}")
 
 
 if __name__ == "__main__":

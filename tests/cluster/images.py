@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Images for the tests, made from Debian packages: ``images.py [NAME…]`` prints where each one is.
 
-An image is made once and kept in ``/var/cache/chlaunch-test`` (or ``$CHLAUNCH_TEST_CACHE``) under its name and a
-hash of its recipe, so that a changed recipe makes a new one and an old checkout finds its own.
+An image is made once and kept in ``/var/cache/chlaunch-test`` (or ``$CHLAUNCH_TEST_CACHE``) under its name
+and a hash of its recipe, so that a changed recipe makes a new one and an old checkout finds its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BUSYBOX = Path("/bin/busybox")
-MOUNT_POINTS = ("dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr/bin", "var/spool")
-IDENTITY_FILES = ("hosts", "hostname", "resolv.conf")  # a container binds the host's over these: they must exist
+MOUNT_POINTS = ("dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "var/spool")
+IDENTITY_FILES = ("hosts", "hostname", "resolv.conf")  # where a container binds the host's
 WITHOUT = ("doc", "info", "locale", "man")  # below /usr/share
 
-# Both speak MPI from the image's own Debian packages. Names and suites, nothing about mirrors: those are apt's business.
+# Suites and packages, but nothing about mirrors: those are apt's business.
 DEBIAN_IMAGES = {
     "ompi4": ("bookworm", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 4.1, PMIx 4.2
     "ompi5": ("trixie", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 5.0, PMIx 5
@@ -35,7 +35,7 @@ NAMES = ("tiny", *DEBIAN_IMAGES)
 
 
 class ImageUnavailableError(Exception):
-    """This machine can't make the image; says why."""
+    """The image can't be made here; says why."""
 
 
 class Recipe(NamedTuple):
@@ -85,7 +85,7 @@ def _make(recipe: Recipe, path: Path) -> None:
     finally:
         os.umask(umask)
         _remove(unfinished)
-    print(f"image {recipe.name} made in {time.monotonic() - start:.1f} s", file=sys.stderr)
+    sys.stderr.write(f"image {recipe.name} made in {time.monotonic() - start:.1f} s\n")
 
 
 def _finish(root: Path) -> None:
@@ -144,7 +144,9 @@ def _debian_mirror() -> str:
         label, component, uri = target.split("\t")
         if (label, component) == ("Debian", "main"):
             return uri
-    raise ImageUnavailableError("apt's configuration names no Debian mirror; if it should, run apt-get update")
+    raise ImageUnavailableError(
+        "apt's configuration names no Debian mirror; if it should, run apt-get update"
+    )
 
 
 def _tiny() -> Recipe:
@@ -173,19 +175,17 @@ def _tiny() -> Recipe:
     return Recipe("tiny", inputs, make)
 
 
-def main(names: list[str]) -> int:
+def main(names: list[str]) -> None:
     """Make the named images, or all."""
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        sys.exit(f"images.py: no image {', '.join(unknown)}; there are {', '.join(NAMES)}")
     try:
         for name in names or NAMES:
-            if name not in NAMES:
-                print(f"images.py: no image {name}; there are {', '.join(NAMES)}", file=sys.stderr)
-                return 64
-            print(image(name))
+            sys.stdout.write(f"{image(name)}\n")
     except (ImageUnavailableError, OSError, subprocess.CalledProcessError) as error:
-        print(f"images.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"images.py: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

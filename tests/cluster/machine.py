@@ -1,8 +1,8 @@
-"""A login node of its own on this machine: private users, /etc, /home, /tmp, network and processes, nothing installed.
+"""A login node of its own on this machine: users, /etc, /home, /tmp, network and processes of its own.
 
-Everything that is started here lives in namespaces. The host's files, users and interfaces are never written, and
-what runs inside ends with the process that made it, even if that is killed: then only files in /var/tmp are left, and
-the next machine removes them.
+Everything that is started here lives in namespaces. The host's files, users and interfaces are never changed.
+What runs inside ends with the process that made it, even if that is killed: then only files in /var/tmp are
+left, and the next machine removes them.
 """
 
 from __future__ import annotations
@@ -11,167 +11,28 @@ import contextlib
 import fcntl
 import os
 import pwd
-import select
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, Self, TypedDict, Unpack
+from typing import IO, TYPE_CHECKING, Self, Unpack
+
+from space import ROOT_PATH, Space, UnavailableError, User, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    Command = str | Sequence[str | os.PathLike[str]]  # a str is for the shell
-    Files = int | IO[str] | None
+    from space import Command, Files, Options
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STATE_PREFIX = "chlaunch-test-"
-START_SECONDS = 30
 USER_NAMES = ("alice", "bob")
 FIRST_UID = 1001
-ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-USER_PATH = "/usr/local/bin:/usr/bin:/bin"
 TOOLS = ("unshare", "nsenter", "setpriv", "mount", "hostname", "ip")
 
-# Covered by empty file systems in each machine; all else is shared with the host, as by a parallel file system.
+# Covered by empty file systems in each machine; what is elsewhere all share, as on a parallel file system.
 PRIVATE = ("/run", "/var/spool", "/dev/shm", "/tmp")
-
-
-class UnavailableError(Exception):
-    """This host can't run what was asked for; says what it lacks and what to do."""
-
-
-class MachineError(Exception):
-    """Something broke while starting; shows the log."""
-
-
-class User(NamedTuple):
-    """Somebody who may log in."""
-
-    name: str
-    uid: int
-    home: str
-
-
-class Options(TypedDict, total=False):
-    """How a command is run: as whom, with which variables beyond a login's, and where (home if not said)."""
-
-    user: str
-    env: Mapping[str, str | os.PathLike[str]] | None
-    cwd: str | os.PathLike[str] | None
-
-
-class Space:
-    """Mount, UTS, network, IPC and PID namespaces with an init of their own: one machine to those inside."""
-
-    def __init__(self, name: str, users: Iterable[User]) -> None:
-        """Name the space; `start` makes it."""
-        self.name = name
-        self.init_pid = 0
-        self._users = {user.name: user for user in users}
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self, script: str, log: Path, *, inside: Sequence[str] = ()) -> None:
-        """Make the namespaces and run `script` as their init; return when it has said that it is ready.
-
-        `inside` is a command prefix that enters another space first. The script ends in `INIT`.
-        """
-        unshare = "unshare --mount --uts --net --ipc --pid --fork --kill-child --mount-proc --propagation private"
-        if inside:
-            unshare = unshare.replace("--net ", "")  # that of the prefix
-        script_file = log.with_suffix(".sh")
-        script_file.write_text(script)
-        with log.open("w") as errors:
-            self._process = subprocess.Popen(
-                # The death signal reaches what is below by way of --kill-child.
-                ["setpriv", "--pdeathsig=KILL", *inside, *unshare.split(), "sh", "-eu", script_file],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={"PATH": ROOT_PATH, "LANG": "C.UTF-8"},
-                cwd="/",
-                text=True,
-                start_new_session=True,  # ^C is for the commands that are run, not for the machine
-            )
-
-    def await_ready(self, log: Path) -> None:
-        """Return when the init script has come to its end."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
-        if not readable or self._process.stdout.readline() != "ready\n":
-            raise MachineError(f"{self.name} did not start:\n{log.read_text()}")
-        self.init_pid = _last_descendant(self._process.pid)
-
-    def stop(self) -> None:
-        """End everything in the space; return when it is gone."""
-        if self._process is None:
-            return
-        if self.init_pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.init_pid, signal.SIGKILL)
-        else:
-            self._process.kill()
-        self._process.wait()  # unshare waits for the init, and that for all processes of its namespace
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
-
-    def enter(self, *, net: str | None = None) -> list[str]:
-        """Return the prefix of a command that runs it in here, as root; `net` is another network namespace."""
-        network = f"--net={net}" if net else "--net"
-        return ["nsenter", f"--target={self.init_pid}", "--mount", "--uts", network, "--ipc", "--pid", "--"]
-
-    def popen(
-        self, command: Command, stdin: Files, stdout: Files, stderr: Files, **options: Unpack[Options]
-    ) -> subprocess.Popen[str]:
-        """Start `command` in here as a user (root is one) with the environment of a fresh login."""
-        name = options.get("user", "alice")
-        user = self._users.get(name) or User("root", 0, "/root")
-        variables = {"HOME": user.home, "USER": user.name, "LOGNAME": user.name, "LANG": "C.UTF-8"}
-        variables["PATH"] = USER_PATH if user.uid else ROOT_PATH
-        variables |= {key: os.fspath(value) for key, value in (options.get("env") or {}).items()}
-        directory = os.fspath(options.get("cwd") or user.home)
-        identity = [f"--reuid={user.uid}", f"--regid={user.uid}", "--init-groups"]
-        return subprocess.Popen(
-            [
-                *self.enter(),
-                *("setpriv", *identity, *(["--inh-caps=-all"] if user.uid else []), "--"),
-                *("env", "-i", "-C", directory, *(f"{key}={value}" for key, value in variables.items())),
-                *(["sh", "-c", command] if isinstance(command, str) else command),
-            ],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd="/",
-            env={"PATH": ROOT_PATH},
-            text=True,
-        )
-
-    def run(
-        self, command: Command, *, timeout: float = 60, check: bool = False, **options: Unpack[Options]
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `command` to its end like `popen`, reading nothing, and return what it wrote and its exit code."""
-        process = self.popen(command, subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE, **options)
-        with process:
-            try:
-                output, errors = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired as expired:
-                kill_tree(process.pid)
-                expired.output, expired.stderr = process.communicate()
-                expired.add_note(f"stdout:\n{expired.output}\nstderr:\n{expired.stderr}")
-                raise
-            except BaseException:
-                kill_tree(process.pid)
-                raise
-        result = subprocess.CompletedProcess(command, process.returncode, output, errors)
-        if check and result.returncode:
-            failure = subprocess.CalledProcessError(result.returncode, command, output, errors)
-            failure.add_note(f"stdout:\n{output}\nstderr:\n{errors}")
-            raise failure
-        return result
 
 
 class Machine:
@@ -187,7 +48,6 @@ class Machine:
 
     def __enter__(self) -> Self:
         """Start it."""
-        check_host()
         self.make_state()
         try:
             self.start()
@@ -201,7 +61,8 @@ class Machine:
         self.stop()
 
     def make_state(self) -> None:
-        """Make the directory that holds the machine's /etc, /home and logs, and remove those of killed ones."""
+        """Make the directory that holds the machine's /etc, /home and logs; remove those of killed ones."""
+        check_host()
         _remove_stale_states()
         self.state = Path(tempfile.mkdtemp(prefix=STATE_PREFIX, dir="/var/tmp"))
         lock = self.state / "lock.new"
@@ -210,6 +71,10 @@ class Machine:
         lock.rename(self.state / "lock")  # appears locked, so that nobody takes this state for a stale one
         for name in ("log", "home", "reveal"):
             (self.state / name).mkdir()
+        for path in self._reveal:
+            path.mkdir(parents=True, exist_ok=True)
+            if path.stat().st_mode & 0o005 != 0o005:
+                raise UnavailableError(f"{path} is closed to other users: chmod -R go+rX {path}")
         for user in self.users:
             home = self.state / "home" / user.name
             home.mkdir(mode=0o700)
@@ -219,13 +84,10 @@ class Machine:
     def start(self, then: Sequence[str] = ()) -> None:
         """Start the login node; its init also runs the shell lines `then`."""
         log = self.state / "log" / f"{self.login.name}.log"
-        cgroups = Path("/sys/fs/cgroup").is_dir()
         lines = [
             *self.reveal_sources(_hidden(self._reveal)),
             f"mount --bind {self.state}/etc /etc",
             f"mount --bind {self.state}/home /home",
-            "mount -t sysfs sysfs /sys",  # that of the new network namespace
-            *(["mount -t cgroup2 cgroup2 /sys/fs/cgroup"] if cgroups else []),
             *self.private_lines(self.login.name),
             *fuse_lines(),
             *self.reveal_targets(_hidden(self._reveal)),
@@ -246,17 +108,22 @@ class Machine:
     def private_lines(self, hostname: str) -> list[str]:
         """Return shell lines that give a space its name and the file systems that no two machines share."""
         lines = [f"hostname {hostname}", "ip link set lo up"]
+        lines += ["mount -t sysfs sysfs /sys"]  # that of the new network namespace
+        if Path("/sys/fs/cgroup").is_dir():
+            lines += ["mount -t cgroup2 cgroup2 /sys/fs/cgroup"]
         if Path("/dev/mqueue").is_dir():
             lines += ["mount -t mqueue mqueue /dev/mqueue"]
         for path in PRIVATE:
             mode = 1777 if path in ("/tmp", "/dev/shm") else 755
             lines += [f"mount -t tmpfs -o mode={mode} tmpfs {path}"]
         lines += ["mkdir -p /run/lock /run/user"]
-        lines += [f"install -d -m 700 -o {user.uid} -g {user.uid} /run/user/{user.uid}" for user in self.users]
+        lines += [
+            f"install -d -m 700 -o {user.uid} -g {user.uid} /run/user/{user.uid}" for user in self.users
+        ]
         return lines
 
     def reveal_again(self) -> tuple[list[str], list[str]]:
-        """Return the lines before and after a node's `private_lines` that keep revealed directories in sight."""
+        """Return lines before and after a node's `private_lines` that keep in sight what is revealed."""
         hidden = {path: top for path, top in _hidden(self._reveal).items() if top in PRIVATE}
         return self.reveal_sources(hidden), self.reveal_targets(hidden)
 
@@ -266,7 +133,8 @@ class Machine:
         for directory in stage:
             directory.mkdir(exist_ok=True)
         return [
-            f"mount --rbind {shlex.quote(path)} {directory}" for path, directory in zip(hidden, stage, strict=True)
+            f"mount --rbind {shlex.quote(path)} {directory}"
+            for path, directory in zip(hidden, stage, strict=True)
         ]
 
     def reveal_targets(self, hidden: Mapping[str, str]) -> list[str]:
@@ -296,7 +164,9 @@ class Machine:
         """Start `command` on the login node; see `Space.popen`."""
         return self.login.popen(command, stdin, stdout, stderr, **options)
 
-    def root(self, command: Command, *, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def root(
+        self, command: Command, *, timeout: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run `command` on the login node as root."""
         return self.login.run(command, timeout=timeout, check=check, user="root", cwd="/")
 
@@ -305,13 +175,8 @@ class Machine:
         return Path("/home") / user
 
     def outside(self, path: str | os.PathLike[str]) -> Path:
-        """Return where the host sees `path` of the login node: for tests that read and write files there."""
+        """Return where the host sees `path` of the login node, to read and write files there."""
         return Path(f"/proc/{self.login.init_pid}/root", os.fspath(path).lstrip("/"))
-
-
-def script(lines: Sequence[str]) -> str:
-    """Return an init script: the lines, then ready for commands. Orphans reap themselves."""
-    return "\n".join(["umask 022", "cd /", *lines, "trap '' CHLD", "echo ready", "exec sleep infinity", ""])
 
 
 def fuse_lines() -> list[str]:
@@ -334,37 +199,14 @@ def check_host() -> None:
         raise UnavailableError(f"this host allows no namespaces: {result.stderr.strip()}")
 
 
-def kill_tree(pid: int) -> None:
-    """Kill a process and all that descend from it."""
-    for child in _children(pid):
-        kill_tree(child)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _last_descendant(pid: int) -> int:
-    """Return the init of the space that `pid` made: down the chain setpriv, nsenter, unshare, sh."""
-    while children := _children(pid):
-        parent, pid = pid, children[0]
-        if Path(f"/proc/{pid}/ns/pid").readlink() != Path(f"/proc/{parent}/ns/pid").readlink():
-            entered = pid
-    return entered
-
-
 def _check_user_namespaces(login: Space) -> None:
     result = login.run(["unshare", "--user", "--map-root-user", "true"])
     if result.returncode:
         switches = ("kernel/unprivileged_userns_clone", "user/max_user_namespaces")
         found = [f"{name.replace('/', '.')}={_setting(name)}" for name in switches if _setting(name)]
         raise UnavailableError(
-            f"unprivileged users may not make user namespaces here ({result.stderr.strip()}; {', '.join(found)})"
+            "unprivileged users may not make user namespaces here"
+            f" ({', '.join([result.stderr.strip(), *found])}); see sysctl(8)"
         )
 
 
