@@ -1,0 +1,151 @@
+"""ch-launch: one line that starts every rank of an MPI program inside an image."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from chlaunch.cli import shared
+from chlaunch.errors import ExecError, UsageError
+from chlaunch.launch import prepare
+from chlaunch.launch.grammar import USAGE
+from chlaunch.launch.options import OPTIONS, Option
+from chlaunch.launch.plan import Plan
+
+NAME = "ch-launch"
+
+HELP = """Start an MPI program inside an image.
+
+What starts with --ch- is ours, the last word before -- is the image, and everything else goes to the launcher
+(srun where there is a Slurm, else the host's mpirun, else the image's own) as it is.
+
+\b
+  ch-launch -N2 -n4 ./image -- ./a.out
+  ch-launch --ch-dry-run -n4 ./image -- python3 -m chlaunch.probe
+"""
+
+EPILOG = (
+    "Every option has a twin in the environment: --ch-set-env is CHLAUNCH_SET_ENV, with one value a line."
+)
+
+
+def main() -> None:
+    """Run the command and exit."""
+    sys.exit(shared.run(NAME, launch, sys.argv[1:]))
+
+
+def launch(words: list[str], environment: Mapping[str, str]) -> int:
+    """Plan, show what was asked for, and become the launcher.
+
+    Raises:
+        ChlaunchError: any of the family.
+
+    """
+    if words[:1] == ["--help"]:
+        click.echo(_help())
+        return 0
+    if words[:1] == ["--version"]:
+        click.echo(f"{NAME} {_version()}")
+        return 0
+    parts = prepare.split(words, environment)
+    plan, settings = prepare.prepare(parts, parse(parts.ours), environment)
+    dry_run = settings.is_on("dry-run")
+    if settings.is_on("json"):
+        click.echo(_json(plan), err=not dry_run)
+    elif settings.is_on("explain"):
+        for row in plan.reasons:
+            shared.say(NAME, f"{row.value}: {row.reason} [{row.origin}]")
+    for note in plan.notes:
+        shared.say(NAME, f"warning: {note}")
+    if dry_run:
+        if not settings.is_on("json"):
+            click.echo(plan.line())
+        return 0
+    return become(plan, environment)
+
+
+def become(plan: Plan, environment: Mapping[str, str]) -> int:
+    """Replace this process by the launcher; never returns.
+
+    Raises:
+        ExecError: the launcher could not be executed.
+
+    """
+    sys.stdout.flush()
+    try:
+        os.execvpe(plan.argv[0], plan.argv, {**environment, **plan.environment})  # noqa: S606
+    except OSError as error:
+        raise ExecError(f"can't execute {plan.argv[0]}: {error.strerror}") from error
+
+
+def parse(ours: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options in the words that are ours, by name; None or () for those not given.
+
+    Raises:
+        UsageError: click knows no such option, or it can't have that value.
+
+    """
+    try:
+        context = command().make_context(NAME, list(ours))
+    except click.UsageError as error:
+        raise UsageError(error.format_message(), f"{NAME} --help lists the options") from error
+    return {name.removeprefix("ch_").replace("_", "-"): value for name, value in context.params.items()}
+
+
+def command() -> click.Command:
+    """Return click's idea of our options, made from the one table."""
+    version = click.Option(["--version"], is_flag=True, expose_value=False, help="Show the version and exit.")
+    return click.Command(
+        NAME,
+        help=HELP,
+        epilog=EPILOG,
+        params=[*(_parameter(option) for option in OPTIONS), version],
+        options_metavar=USAGE.removeprefix(NAME).strip(),
+        context_settings={"max_content_width": 100},
+    )
+
+
+def _parameter(option: Option) -> click.Option:
+    """Return click's form of one row of the table."""
+    long = f"--ch-{option.name}"
+    if option.kind == "switch":
+        return click.Option([f"{long}/--ch-no-{option.name}"], default=None, help=option.help)
+    if option.kind == "flag":
+        return click.Option([long], is_flag=True, default=None, help=option.help)
+    return click.Option([long], multiple=option.kind == "list", metavar=option.metavar, help=option.help)
+
+
+def _help() -> str:
+    """Return click's help text, with the values of our options after the ``=`` that they need."""
+    import re  # noqa: PLC0415  only with --help
+
+    ours = command()
+    return re.sub(
+        r"^(  --ch-[a-z-]+) (?=[A-Z])", r"\1=", ours.get_help(click.Context(ours, info_name=NAME)), flags=re.M
+    )
+
+
+def _version() -> str:
+    """Return the version of the installed package."""
+    from importlib import metadata  # noqa: PLC0415  only with --version
+
+    try:
+        return metadata.version("chlaunch")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _json(plan: Plan) -> str:
+    """Return the plan as one JSON object."""
+    import json  # noqa: PLC0415  only with --ch-json
+
+    return json.dumps(
+        {
+            "argv": plan.argv,
+            "environment": dict(plan.environment),
+            "reasons": [{"what": row.value, "why": row.reason, "origin": row.origin} for row in plan.reasons],
+            "notes": plan.notes,
+        }
+    )

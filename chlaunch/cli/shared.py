@@ -1,0 +1,40 @@
+"""What all commands share: how failures are worded, and what they exit with."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+from chlaunch.errors import ChlaunchError
+
+# Both work before any option is parsed, because parsing is among the things that fail.
+DEBUG_OPTION = "--ch-debug"
+DEBUG_VARIABLE = "CHLAUNCH_DEBUG"
+
+
+def run(name: str, command: Callable[[list[str], Mapping[str, str]], int], words: list[str]) -> int:
+    """Call a command with words and this process's environment; word its failure; return its exit code."""
+    try:
+        return command(words, os.environ)
+    except ChlaunchError as error:
+        if _is_debugging(words):
+            raise
+        say(name, f"error: {error.message}")
+        for line in error.hint.splitlines():
+            say(name, f"hint: {line}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell has it
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read our output has gone; nothing is left to flush
+        return 141
+
+
+def say(name: str, line: str) -> None:
+    """Print one line to stderr, headed by the command's name."""
+    print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  the one place that prints to stderr
+
+
+def _is_debugging(words: list[str]) -> bool:
+    """Say whether a traceback was asked for, in the words that are ours."""
+    before = words[: words.index("--")] if "--" in words else words
+    return DEBUG_OPTION in before or os.environ.get(DEBUG_VARIABLE, "").lower() in ("1", "yes", "true", "on")

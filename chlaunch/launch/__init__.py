@@ -1,0 +1,1 @@
+"""From a request to one command line. Pure, except for reading files."""

@@ -1,0 +1,97 @@
+"""The container as plain data, and its one rendering: ch-run's options.
+
+Same fields, names and order as ``struct container`` in ``runtime/container.h``; a unit test compares them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One bind mount: a path of the host, and the absolute path in the container where it appears.
+
+    The source of an optional one may begin with ``$NAME``, a variable of the node; such a bind is left out
+    where its source does not exist.
+    """
+
+    source: str
+    target: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class VariableChange:
+    """One change to the environment. They are made in order, so the later wins.
+
+    ``set``: name=value, and ``$X`` items of value between colons are expanded. ``unset``: every variable
+    whose name matches the glob in name. ``default``: name=value unless name is set. ``file``: value is a file
+    of NAME=VALUE lines on the host; None means the image's own /ch/environment.
+    """
+
+    kind: Literal["set", "unset", "default", "file"]
+    name: str
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag."""
+
+    image: str
+    binds: tuple[Bind, ...] = ()
+    directory: str | None = None
+    directory_optional: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    write: bool = False
+    home: bool = False
+    keep_passwd: bool = False
+    variables: tuple[VariableChange, ...] = ()
+    join: bool = False
+    join_tag: str | None = None
+    join_pid: int | None = None
+    command: tuple[str, ...] = ()
+
+
+def words(container: Container) -> tuple[str, ...]:
+    """Return the words after ``ch-run`` that describe container (ch-run(1), "Options")."""
+    return (*_options(container), container.image, "--", *container.command)
+
+
+def _options(container: Container) -> Iterator[str]:
+    """Give ch-run's options, one word each."""
+    for bind in container.binds:
+        yield _bind(bind)
+    if container.directory is not None:
+        yield f"--cd{'-try' if container.directory_optional else ''}={container.directory}"
+    flags = (("write", container.write), ("home", container.home), ("no-passwd", container.keep_passwd))
+    yield from (f"--{name}" for name, wanted in flags if wanted)
+    numbers = (("uid", container.uid), ("gid", container.gid))
+    yield from (f"--{name}={number}" for name, number in numbers if number is not None)
+    for change in container.variables:
+        yield _variable(change)
+    if container.join:
+        yield "--join"
+    if container.join_tag is not None:
+        yield f"--join-tag={container.join_tag}"
+    if container.join_pid is not None:
+        yield f"--join-pid={container.join_pid}"
+
+
+def _bind(bind: Bind) -> str:
+    """Return the option for one bind; the target is left out where it is the source, as ch-run assumes."""
+    target = "" if bind.target == bind.source else f":{bind.target}"
+    return f"--bind{'-try' if bind.optional else ''}={bind.source}{target}"
+
+
+def _variable(change: VariableChange) -> str:
+    """Return the option for one change to the environment."""
+    if change.kind == "unset":
+        return f"--unset-env={change.name}"
+    if change.kind == "default":
+        return f"--env-default={change.name}={change.value}"
+    if change.kind == "set":
+        return f"--set-env={change.name}={change.value}"
+    return "--set-env" if change.value is None else f"--set-env={change.value}"

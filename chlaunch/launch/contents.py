@@ -1,0 +1,204 @@
+"""What a launch puts into its container: paths of the host, the working directory, variables."""
+
+import os.path
+from dataclasses import dataclass
+
+from chlaunch.launch.container import Bind, VariableChange
+from chlaunch.launch.context import Context
+from chlaunch.launch.inspect import ENVIRONMENT_FILE, Image
+from chlaunch.launch.launchers import HERE, Launcher
+from chlaunch.launch.options import Setting, Settings
+from chlaunch.launch.site import Site
+from chlaunch.launch.tables import Row
+
+OURS = "chlaunch"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Where the command starts: None for the root. optional: the root will do where it can't be entered."""
+
+    path: str | None
+    optional: bool
+    row: Row
+
+
+def is_below(path: str, tree: str) -> bool:
+    """Say whether path is tree or below it; both absolute."""
+    return path == tree or path.startswith(tree.rstrip("/") + "/")
+
+
+def binds(
+    settings: Settings, context: Context, site: Site, image: Image, launcher: Launcher
+) -> tuple[tuple[Bind, ...], list[Row]]:
+    """Return what is bound, in order, and why. Of two with one target the later holds; the user's is last."""
+    entries: list[tuple[Bind | None, Row]] = [
+        *(
+            (_same_path(row.value), Row(f"bind {row.value}", row.reason, row.origin))
+            for row in site.filesystems
+        ),
+        *(
+            (_same_path(path) if path else None, row)
+            for path, row in (_home(settings, context), _working_directory(settings, context, site))
+        ),
+        *(
+            (_same_path(row.value), Row(f"bind {row.value}", row.reason, row.origin))
+            for row in _needs(image, launcher)
+        ),
+        *(
+            (
+                _given_bind(str(setting.value), context),
+                Row(f"bind {setting.value}", "asked for", setting.origin),
+            )
+            for setting in settings.all("bind")
+        ),
+    ]
+    last = {bind.target: index for index, (bind, _) in enumerate(entries) if bind}
+    kept = [
+        entry for index, entry in enumerate(entries) if entry[0] is None or last[entry[0].target] == index
+    ]
+    return tuple(bind for bind, _ in kept if bind), [row for _, row in kept]
+
+
+def directory(settings: Settings, context: Context, launchers: str | None) -> Directory:
+    """Return where the command starts. launchers: the directory that the launcher's own words ask for."""
+    asked = settings.last("cd")
+    if asked is not None:
+        path = os.path.join(context.directory or "/", str(asked.value))  # noqa: PTH118  pure
+        return Directory(path, optional=False, row=Row(f"start in {path}", "asked for", asked.origin))
+    if launchers:
+        path = os.path.join(context.directory or "/", launchers)  # noqa: PTH118  pure
+        return Directory(
+            path, optional=True, row=Row(f"start in {path}", "given in the launcher's words", "command line")
+        )
+    if context.directory in (None, "/"):
+        return Directory(None, optional=True, row=Row("start in /", "there is no working directory", HERE))
+    path = str(context.directory)
+    return Directory(path, optional=True, row=Row(f"start in {path}", "the working directory", HERE))
+
+
+def variables(
+    settings: Settings, context: Context, site: Site, image: Image, launcher: Launcher
+) -> tuple[tuple[VariableChange, ...], list[Row]]:
+    """Return the changes to the environment, in order, and why. The later wins: the user's come last."""
+    found = [
+        (VariableChange("unset", row.value), Row(f"unset {row.value}", row.reason, row.origin))
+        for row in site.unset
+    ]
+    if image.has_environment:
+        row = Row("the image's variables", f"it has {ENVIRONMENT_FILE}", image.path)
+        found.append((VariableChange("file", "", None), row))
+    home, _ = _home(settings, context)
+    if home is not None:
+        row = Row(f"HOME={home}", "ch-run would say /root or /", OURS)
+        found.append((VariableChange("set", "HOME", home), row))
+    found.extend(_needs_variables(image, launcher))
+    found.extend(_given_variables(settings, context))
+    return tuple(change for change, _ in found), [row for _, row in found]
+
+
+def _home(settings: Settings, context: Context) -> tuple[str | None, Row]:
+    """Return the home directory to bind at its own path, None for none, and why."""
+    asked = settings.last("home")
+    if asked is not None:
+        what = "home at /home/$USER" if asked.value is True else "no home"
+        return None, Row(what, "asked for", asked.origin)
+    if context.home in (None, "/"):
+        return None, Row("no home", "$HOME is not a directory here", HERE)
+    home = str(context.home)
+    if ":" in home:
+        return None, Row("no home", f"a path with a colon can't be bound: {home}", OURS)
+    return home, Row(f"bind {home}", "the user's home, at its own path, where a node has it", HERE)
+
+
+def _working_directory(settings: Settings, context: Context, site: Site) -> tuple[str | None, Row]:
+    """Return the working directory if it needs a bind of its own, None if not, and why."""
+    path = context.directory
+    if path in (None, "/"):
+        return None, Row("no working directory bound", "it is / or was removed", HERE)
+    path = str(path)
+    seen = _already_seen(path, settings, context, site)
+    if seen is not None:
+        return None, seen
+    if ":" in path:
+        return None, Row("working directory not bound", f"a path with a colon can't be: {path}", OURS)
+    for tree in site.trees:
+        if is_below(path, tree.row.value) and not any(is_below(path, other) for other in tree.excepted):
+            return None, Row(f"{path} not bound", f"{tree.row.value}: {tree.row.reason}", tree.row.origin)
+    return path, Row(f"bind {path}", "the working directory, where a node has it", HERE)
+
+
+def _already_seen(path: str, settings: Settings, context: Context, site: Site) -> Row | None:
+    """Return why the working directory is in the container without a bind of its own, None if it is not."""
+    home, row = _home(settings, context)
+    if home is not None and is_below(path, home):
+        return Row("working directory visible", f"it is below {home}", row.origin)
+    for filesystem in site.filesystems:
+        if is_below(path, filesystem.value):
+            return Row("working directory visible", f"it is below {filesystem.value}", filesystem.origin)
+    for setting in settings.all("bind"):
+        target = _given_bind(str(setting.value), context).target
+        if is_below(path, target):
+            return Row("working directory visible", f"it is below {target}", setting.origin)
+    # ch-run shows $TMPDIR at /tmp, and the host's /tmp only where there is no $TMPDIR (ch-run(1), --bind).
+    if not is_below(path, "/tmp"):  # noqa: S108  the place, not a file
+        return None
+    if context.tmpdir is None or os.path.normpath(context.tmpdir) == "/tmp":  # noqa: S108  likewise
+        return Row("working directory visible", "ch-run shows /tmp", OURS)
+    return Row(
+        "working directory not bound", f"it is in /tmp, where ch-run shows TMPDIR, {context.tmpdir}", OURS
+    )
+
+
+def _given_bind(text: str, context: Context) -> Bind:
+    """Return the bind that the user wrote as SRC[:DST]; a relative SRC is one of the working directory."""
+    source, _, target = text.partition(":")
+    source = os.path.normpath(os.path.join(context.directory or "/", source))  # noqa: PTH118  pure
+    return Bind(source, target or source)
+
+
+def _same_path(path: str) -> Bind:
+    """Return a bind that a node without the path does without."""
+    return Bind(path, path, optional=True)
+
+
+def _needs(image: Image, launcher: Launcher) -> list[Row]:
+    """Return what the image's MPI must see under this launcher."""
+    needs = image.flavour.binds if image.flavour else ()
+    return [need.row for need in needs if launcher.name in need.launchers]
+
+
+def _needs_variables(image: Image, launcher: Launcher) -> list[tuple[VariableChange, Row]]:
+    """Return what the image's MPI must be told under this launcher; of an unknown release, what all must."""
+    needs = image.flavour.variables if image.flavour else ()
+    return [
+        (
+            VariableChange("default", need.row.value, need.value),
+            Row(f"{need.row.value}={need.value}", need.row.reason, need.row.origin),
+        )
+        for need in needs
+        if launcher.name in need.launchers
+        and (not image.version or image.version in (need.releases or (image.version,)))
+    ]
+
+
+def _given_variables(settings: Settings, context: Context) -> list[tuple[VariableChange, Row]]:
+    """Return the user's own changes: the weaker speaker's first, and of one speaker first what is unset."""
+    kinds = ("unset-env", "env-default", "set-env")
+    given = [(setting, kind) for kind in kinds for setting in settings.all(kind)]
+    given.sort(key=lambda item: item[0].strength)  # a stable sort: the order of kinds stays
+    return [
+        (_given_change(setting, kind, context), Row(f"{kind} {setting.value}", "asked for", setting.origin))
+        for setting, kind in given
+    ]
+
+
+def _given_change(setting: Setting, kind: str, context: Context) -> VariableChange:
+    """Return one change as the user wrote it."""
+    text = str(setting.value)
+    if kind == "unset-env":
+        return VariableChange("unset", text)
+    name, equals, value = text.partition("=")
+    if not equals:  # a file: of the submitting side's working directory, wherever the rank starts
+        return VariableChange("file", "", os.path.join(context.directory or "/", text))  # noqa: PTH118  pure
+    return VariableChange("default" if kind == "env-default" else "set", name, value)

@@ -1,0 +1,117 @@
+"""Where am I: on a login node, in an allocation, in a batch script, in a step, under mpirun, on a laptop."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from chlaunch import native, slurm
+
+Place = Literal["plain", "allocation", "batch", "step", "mpirun"]
+
+# Steps that are no parallel job but a shell in an allocation: batch script, interactive and extern step (the
+# numbers that Slurm's slurm_protocol_defs gives them: NO_VAL - 4 and so on, seen in SLURM_STEP_ID).
+SHELL_STEPS = ("4294967290", "4294967291", "4294967292")
+
+# Who tells how many ranks the world has that we are one of, innermost launcher first.
+WORLD_SIZES: tuple[tuple[Place, str], ...] = (
+    ("mpirun", "OMPI_COMM_WORLD_SIZE"),
+    ("step", "SLURM_STEP_NUM_TASKS"),
+    ("mpirun", "PMI_SIZE"),
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Facts about the submitting side. Paths are of this host; None where there is no such thing.
+
+    place: where this command runs; world: how many ranks the job has that it is one of (1 for a shell).
+    configuration: the slurm.conf that srun will read. open_mpi: the host's mpirun is Open MPI's.
+    mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi.
+    """
+
+    ch_run: str
+    place: Place = "plain"
+    world: int = 1
+    home: str | None = None
+    directory: str | None = None
+    tmpdir: str | None = None
+    srun: str | None = None
+    configuration: str | None = None
+    named_configuration: str | None = None
+    mpirun: str | None = None
+    open_mpi: bool = False
+    mpi_type: str | None = None
+
+
+def read(environment: Mapping[str, str]) -> Context:
+    """Return the facts, from the environment and a few looks at files.
+
+    Raises:
+        NativeError: our ch-run is not installed.
+
+    """
+    place, world = where(environment)
+    search_path = environment.get("PATH", os.defpath)
+    srun = shutil.which("srun", path=search_path)
+    mpirun = shutil.which("mpirun", path=search_path)
+    home = environment.get("HOME", "")
+    return Context(
+        ch_run=native.ch_run(environment),
+        place=place,
+        world=world,
+        home=home if home.startswith("/") and Path(home).is_dir() else None,
+        directory=_directory(environment),
+        tmpdir=environment.get("TMPDIR") or None,
+        srun=srun,
+        configuration=slurm.configuration(srun, environment) if srun else None,
+        named_configuration=environment.get("SLURM_CONF") or None,
+        mpirun=mpirun,
+        open_mpi=mpirun is not None and _is_open_mpi(mpirun),
+        # A step has srun's own choice in the variable (mpi_g_client_init), which nobody asked for.
+        mpi_type=None if place == "step" else environment.get("SLURM_MPI_TYPE") or None,
+    )
+
+
+def where(environment: Mapping[str, str]) -> tuple[Place, int]:
+    """Return where a process with this environment runs, and the size of its world (sbatch(1), mpirun(1))."""
+    step = environment.get("SLURM_STEP_ID", "")
+    in_step = step.isdecimal() and step not in SHELL_STEPS
+    for place, variable in WORLD_SIZES:
+        size = environment.get(variable, "")
+        if size.isdecimal() and int(size) > 1 and (place == "mpirun" or in_step):
+            return place, int(size)
+    if in_step:
+        return "step", 1
+    if environment.get("SLURM_JOB_ID"):
+        return ("batch" if environment.get("ENVIRONMENT") == "BATCH" else "allocation"), 1
+    return "plain", 1
+
+
+def _directory(environment: Mapping[str, str]) -> str | None:
+    """Return the working directory by the name its user knows, as pwd -L does; None if it was removed."""
+    try:
+        physical = os.getcwd()  # noqa: PTH109  a string is wanted
+    except OSError:
+        return None
+    logical = environment.get("PWD", "")
+    try:
+        same = logical.startswith("/") and os.path.samefile(logical, physical)  # noqa: PTH121  likewise
+    except OSError:
+        return physical
+    return logical if same else physical
+
+
+def _is_open_mpi(mpirun: str) -> bool:
+    """Say whether mpirun (a path) is Open MPI's, without running it (20 ms): ompi_info lives beside it.
+
+    Debian has all MPIs in one directory and tells them apart by where its alternatives lead.
+    """
+    real = Path(mpirun).resolve()
+    if "hydra" in real.name or "mpich" in real.name:
+        return False
+    return real.name in ("orterun", "prterun", "mpirun.openmpi") or any(
+        (directory / "ompi_info").exists() for directory in (real.parent, Path(mpirun).parent)
+    )

@@ -1,0 +1,258 @@
+"""The one table of what ch-launch takes.
+
+From it come the options of the command line (``--ch-NAME``), their twins in the environment
+(``CHLAUNCH_NAME``), and the keys of ``[options]`` in configuration files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from chlaunch.errors import ConfigError, UsageError
+from chlaunch.launch.tables import Document, Key
+
+TRUE = ("1", "yes", "true", "on")
+FALSE = ("0", "no", "false", "off")
+
+# Who said it, weakest first; the value of a stronger one replaces a weaker one's, and items of lists come
+# later, where they win.
+OURS, SITE, USER, ENVIRONMENT, COMMAND_LINE = range(5)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row.
+
+    ``flag`` is on where it is given; a ``switch`` also has the form --ch-no-NAME; a ``value`` is one text; a
+    ``list`` adds up. ``native``: it is ch-run's own option of that name. ``configurable``: it may stand in a
+    file.
+    """
+
+    name: str
+    kind: Literal["flag", "switch", "value", "list"]
+    help: str
+    metavar: str = ""
+    native: bool = False
+    configurable: bool = True
+    choices: tuple[str, ...] = ()
+    number: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Return the name of its twin in the environment."""
+        return "CHLAUNCH_" + self.name.upper().replace("-", "_")
+
+
+OPTIONS = (
+    Option(
+        "image", "value", "run in this image, instead of the last word before --", "IMAGE", configurable=False
+    ),
+    Option(
+        "launcher",
+        "value",
+        "start ranks with srun, the host's mpirun, or the image's (guest)",
+        "NAME",
+        choices=("auto", "srun", "mpirun", "guest"),
+    ),
+    Option(
+        "mpi",
+        "value",
+        "wire-up: srun's --mpi=TYPE; auto: what fits the image; none: not an MPI program",
+        "TYPE",
+    ),
+    Option(
+        "join",
+        "switch",
+        "let the ranks of a node share one container (default under srun and mpirun)",
+        native=True,
+    ),
+    Option(
+        "join-tag",
+        "value",
+        "the name by which ranks find each other, if the launcher's is not it",
+        "TAG",
+        native=True,
+    ),
+    Option(
+        "bind",
+        "list",
+        "show SRC of the host at DST in the container (default: the same path)",
+        "SRC[:DST]",
+        native=True,
+    ),
+    Option(
+        "cd", "value", "start in DIR of the container, instead of the working directory", "DIR", native=True
+    ),
+    Option(
+        "home",
+        "switch",
+        "--ch-home: $HOME at /home/$USER; --ch-no-home: nowhere; default: at its own path",
+        native=True,
+    ),
+    Option(
+        "set-env",
+        "list",
+        "set a variable; $X items of VALUE are expanded on the node",
+        "NAME=VALUE|FILE",
+        native=True,
+    ),
+    Option("unset-env", "list", "remove the variables whose names match", "GLOB", native=True),
+    Option("env-default", "list", "set a variable unless it is set", "NAME=VALUE", native=True),
+    Option("uid", "value", "user id in the container", "UID", native=True, number=True),
+    Option("gid", "value", "group id in the container", "GID", native=True, number=True),
+    Option("write", "flag", "let the image be written", native=True),
+    Option("no-passwd", "flag", "keep the image's own /etc/passwd and /etc/group", native=True),
+    Option("verbose", "flag", "let ch-run say what it does", native=True),
+    Option(
+        "site",
+        "value",
+        "the site's configuration, instead of /etc/chlaunch/site.toml",
+        "FILE",
+        configurable=False,
+    ),
+    Option("dry-run", "flag", "print the command line that would be run, and stop", configurable=False),
+    Option("explain", "flag", "say each decision, its reason and where that was said", configurable=False),
+    Option(
+        "json",
+        "flag",
+        "explain as one JSON object (with --ch-dry-run: to stdout, in place of the line)",
+        configurable=False,
+    ),
+    Option("debug", "flag", "where something fails, show where in the program", configurable=False),
+)
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value somebody gave to an option, who (the stronger, the higher), and where."""
+
+    value: str | bool
+    strength: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was said about each option, weakest first."""
+
+    given: Mapping[str, tuple[Setting, ...]]
+
+    def all(self, name: str) -> tuple[Setting, ...]:
+        """Return every setting of a list option, weakest first."""
+        return self.given.get(name, ())
+
+    def last(self, name: str) -> Setting | None:
+        """Return the strongest setting of an option, None if nobody set it."""
+        found = self.given.get(name, ())
+        return found[-1] if found else None
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return the value of a value option."""
+        found = self.last(name)
+        return default if found is None else str(found.value)
+
+    def is_on(self, name: str) -> bool:
+        """Say whether a flag is on."""
+        found = self.last(name)
+        return found is not None and found.value is True
+
+
+def keys() -> tuple[Key, ...]:
+    """Return the keys that ``[options]`` of a configuration file may have."""
+    kinds = {"flag": "boolean", "switch": "boolean", "value": "text", "list": "texts"}
+    return tuple(
+        Key(option.name, kinds[option.kind], option.help) for option in OPTIONS if option.configurable
+    )
+
+
+def from_command_line(given: Mapping[str, object]) -> dict[str, tuple[Setting, ...]]:
+    """Return the settings in what click made of the words: None or () where an option was not given."""
+    return {
+        name: _settings(BY_NAME[name], values, COMMAND_LINE, f"command line (--ch-{name})")
+        for name, value in given.items()
+        if (values := _as_list(value))
+    }
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Setting, ...]]:
+    """Return the settings in CHLAUNCH_* variables; a list has one value a line, an empty one says nothing.
+
+    Raises:
+        UsageError: a flag is neither yes nor no, a number is none, or there is no such choice.
+
+    """
+    found = {}
+    for option in OPTIONS:
+        text = environment.get(option.variable, "")
+        if text:
+            values = _from_text(option, text)
+            found[option.name] = _settings(option, values, ENVIRONMENT, f"environment ({option.variable})")
+    return found
+
+
+def from_document(document: Document, strength: int) -> dict[str, tuple[Setting, ...]]:
+    """Return the settings in ``[options]`` of a file that was checked against keys().
+
+    Raises:
+        ConfigError: a number is none, or there is no such choice.
+
+    """
+    found = {}
+    for _, table in document.tables("options"):
+        for name, value in table.items():
+            where = document.where("options", 0, name)
+            try:
+                found[name] = _settings(BY_NAME[name], _as_list(value), strength, where)
+            except UsageError as error:
+                raise ConfigError(f"{where}: {error.message}", error.hint) from error
+    return found
+
+
+def merge(*layers: Mapping[str, tuple[Setting, ...]]) -> Settings:
+    """Return all layers, given weakest first, as one."""
+    names = {name for layer in layers for name in layer}
+    return Settings({name: tuple(item for layer in layers for item in layer.get(name, ())) for name in names})
+
+
+def _settings(option: Option, values: list[str | bool], strength: int, origin: str) -> tuple[Setting, ...]:
+    """Return checked settings."""
+    for value in values:
+        _check(option, value, origin)
+    return tuple(Setting(value, strength, origin) for value in values)
+
+
+def _check(option: Option, value: object, origin: str) -> None:
+    """Raise UsageError if value is not one that option can have."""
+    if option.choices and value not in option.choices:
+        raise UsageError(
+            f"{option.name} must be one of {', '.join(option.choices)}, not {value}", f"see {origin}"
+        )
+    if option.number and not str(value).isdecimal():
+        raise UsageError(f"{option.name} must be a number, not {value}", f"see {origin}")
+    if option.metavar == "NAME=VALUE" and "=" not in str(value).strip("="):
+        raise UsageError(f"{option.name} must be NAME=VALUE, not {value}", f"see {origin}")
+    if value == "":
+        raise UsageError(f"{option.name} is empty", f"see {origin}")
+
+
+def _as_list(value: object) -> list[str | bool]:
+    """Return one value or several as a list; empty for None."""
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
+    return [value if isinstance(value, bool) else str(value)]
+
+
+def _from_text(option: Option, text: str) -> list[str | bool]:
+    """Return what the text of an environment variable means for option."""
+    if option.kind == "list":
+        return [line for line in text.splitlines() if line]
+    if option.kind == "value":
+        return [text]
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
+        raise UsageError(f"{option.variable} must be yes or no, not {text}")
+    return [word in TRUE]

@@ -1,0 +1,136 @@
+"""From a request and the facts to one command line. Pure and total: no file, environment or clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chlaunch.launch import container, contents, wireup
+from chlaunch.launch.container import Container
+from chlaunch.launch.context import Context
+from chlaunch.launch.grammar import value_of
+from chlaunch.launch.inspect import Image
+from chlaunch.launch.launchers import Launcher, choose
+from chlaunch.launch.options import Settings
+from chlaunch.launch.site import Site
+from chlaunch.launch.tables import Row
+from chlaunch.slurm import Offer
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: settings of our options; the launcher's words and the command, verbatim."""
+
+    settings: Settings
+    launcher: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One command line. environment: variables the launcher itself needs, on top of ours.
+
+    reasons: each decision, why, and where that was said. notes: what the user should hear in any case.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    reasons: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return the line that, pasted into a shell, does the same."""
+        import shlex  # noqa: PLC0415  most launches print no line
+
+        assignments = [f"{name}={value}" for name, value in sorted(self.environment.items())]
+        return shlex.join(["env", *assignments, *self.argv] if assignments else self.argv)
+
+
+def needs_offer(request: Request, context: Context, image: Image) -> bool:
+    """Say whether plan() depends on what srun offers, which takes a process to ask.
+
+    Raises:
+        RefusedError: as plan().
+
+    """
+    launcher, _ = choose(request.settings, context, image)
+    return (
+        wireup.without_offer(request.settings, _mpi_words(request, launcher), context, image, launcher)
+        is None
+    )
+
+
+def plan(request: Request, context: Context, site: Site, image: Image, offer: Offer | None) -> Plan:
+    """Return the command line for request. offer may be None where needs_offer() says so.
+
+    Raises:
+        RefusedError: no launcher can be used, or the image's MPI fits none of the wire-ups on offer.
+
+    """
+    launcher, why = choose(request.settings, context, image)
+    given = _mpi_words(request, launcher)
+    wire = wireup.without_offer(request.settings, given, context, image, launcher) or wireup.best(
+        image, offer
+    )
+    inside, reasons = _container(request, context, site, image, launcher)
+    if launcher.outside:
+        wanted = (launcher.name, *wire.words, *request.launcher, *_ch_run(request, context, inside))
+    else:
+        wanted = _ch_run(request, context, inside)
+    return Plan(wanted, {}, (why, wire.row, *reasons), wire.notes)
+
+
+def _container(
+    request: Request, context: Context, site: Site, image: Image, launcher: Launcher
+) -> tuple[Container, list[Row]]:
+    """Return the container every rank enters, and why it is so."""
+    settings = request.settings
+    binds, bind_rows = contents.binds(settings, context, site, image, launcher)
+    directory = contents.directory(settings, context, value_of(request.launcher, launcher.directory_options))
+    variables, variable_rows = contents.variables(settings, context, site, image, launcher)
+    join, join_row = _join(settings, launcher)
+    command = request.command if launcher.outside else (image.mpirun, *request.launcher, *request.command)
+    found = Container(
+        image=image.path,
+        binds=binds,
+        directory=directory.path,
+        directory_optional=directory.optional,
+        uid=_number(settings, "uid"),
+        gid=_number(settings, "gid"),
+        write=settings.is_on("write"),
+        home=settings.is_on("home"),
+        keep_passwd=settings.is_on("no-passwd"),
+        variables=variables,
+        join=join,
+        join_tag=settings.text("join-tag") or None,
+        command=command,
+    )
+    return found, [*bind_rows, directory.row, *variable_rows, join_row]
+
+
+def _join(settings: Settings, launcher: Launcher) -> tuple[bool, Row]:
+    """Say whether the ranks of a node share one container, and why."""
+    asked = settings.last("join")
+    if asked is not None:
+        wanted = asked.value is True
+        return wanted, Row("join" if wanted else "no join", "asked for", asked.origin)
+    if launcher.outside:
+        return True, Row(
+            "join", "ranks of one node read each other's memory only within one user namespace", "chlaunch"
+        )
+    return False, Row("no join", "launcher and ranks are in one container already", "chlaunch")
+
+
+def _ch_run(request: Request, context: Context, inside: Container) -> tuple[str, ...]:
+    """Return the words that enter the container."""
+    verbose = ("--verbose",) if request.settings.is_on("verbose") else ()
+    return (context.ch_run, *verbose, *container.words(inside))
+
+
+def _mpi_words(request: Request, launcher: Launcher) -> str | None:
+    """Return the wire-up the user chose in the launcher's own words, None if they did not."""
+    return value_of(request.launcher, launcher.mpi_options)
+
+
+def _number(settings: Settings, name: str) -> int | None:
+    """Return the value of a numeric option, None if it was not given."""
+    text = settings.text(name)
+    return int(text) if text else None

@@ -1,0 +1,43 @@
+"""Gather the facts for a request, in the order that asks for least, and plan."""
+
+from collections.abc import Mapping
+
+from chlaunch import slurm
+from chlaunch.launch import context, flavour, grammar, inspect, options, plan, site
+from chlaunch.launch.grammar import Words
+from chlaunch.launch.options import Settings
+from chlaunch.launch.plan import Plan, Request
+from chlaunch.rootfs import open_image
+
+
+def split(words: list[str], environment: Mapping[str, str]) -> Words:
+    """Return the parts of a command line; $CHLAUNCH_IMAGE stands in where it has no image.
+
+    Raises:
+        UsageError: see grammar.split().
+
+    """
+    return grammar.split(words, image_elsewhere=bool(environment.get(options.BY_NAME["image"].variable)))
+
+
+def prepare(
+    words: Words, given: Mapping[str, object], environment: Mapping[str, str]
+) -> tuple[Plan, Settings]:
+    """Return the plan for a command line, and all settings. given: what click made of the words of ours.
+
+    Raises:
+        ChlaunchError: any of the family; see the functions called.
+
+    """
+    said = options.from_command_line(given)
+    twins = options.from_environment(environment)
+    named = options.merge(twins, said).text("site") or None
+    found = site.load(environment, named)
+    settings = options.merge(*found.layers, twins, said)
+    word = words.image if words.image is not None else settings.text("image")
+    image = inspect.inspect(open_image(grammar.image_path(word)), flavour.load())
+    here = context.read(environment)
+    request = Request(settings, words.launcher, words.command)
+    asks = plan.needs_offer(request, here, image)
+    offer = slurm.offer(here.srun) if asks and here.srun else None
+    return plan.plan(request, here, found, image, offer), settings
