@@ -164,8 +164,10 @@ class Space:
 
 
 def script(lines: Sequence[str]) -> str:
-    """Return an init script: the lines, then ready for commands. Orphans reap themselves."""
-    return "\n".join(["umask 022", "cd /", *lines, "trap '' CHLD", "echo ready", "exec sleep infinity", ""])
+    """Return an init script: the lines, then ready for commands; orphans are reaped, by ignoring SIGCHLD."""
+    return "\n".join(
+        ["umask 022", "cd /", *lines, "echo ready", "exec env --ignore-signal=CHLD sleep infinity", ""]
+    )
 
 
 def kill_tree(pid: int) -> None:
