@@ -12,12 +12,15 @@
 
 #include "environment.h"
 
-enum { NAME_MOST = 256 };
+enum {
+	NAME_LENGTH = 256,
+	NOBODY = 65534, /* the kernel's overflow ID: what is not mapped */
+};
 
 /* A name that can stand in a passwd line. */
 static bool name_fits(const char *name)
 {
-	return name != NULL && name[0] != '\0' && strlen(name) < NAME_MOST && strpbrk(name, ":/\n") == NULL;
+	return name != NULL && name[0] != '\0' && strlen(name) < NAME_LENGTH && strpbrk(name, ":/\n") == NULL;
 }
 
 const char *identity_user(void)
@@ -27,26 +30,37 @@ const char *identity_user(void)
 	return name_fits(getenv("LOGNAME")) ? getenv("LOGNAME") : "user";
 }
 
+static const char *uid_name(uid_t uid)
+{
+	if (uid == 0)
+		return "root";
+	if (uid == NOBODY)
+		return "nobody";
+	return uid == geteuid() ? identity_user() : "user";
+}
+
 void identity_passwd(const struct container *container, char *text, size_t size)
 {
+	const char *name = uid_name(container->uid);
 	char home[4096];
-	size_t used = 0;
+	size_t used;
 
 	environment_home(container, home, sizeof home);
 	if (strpbrk(home, ":\n") != NULL)
 		strcpy(home, "/");
+	used = (size_t)snprintf(text, size, "%s:x:%u:%u:%s:%s:/bin/sh\n", name, container->uid,
+				container->gid, name, home);
 	if (container->uid != 0)
-		used = (size_t)snprintf(text, size, "root:x:0:0:root:/root:/bin/sh\n");
-	snprintf(text + used, size - used, "%s:x:%u:%u:%s:%s:/bin/sh\n%s", identity_user(), container->uid,
-		 container->gid, identity_user(), home,
-		 container->uid == 65534 ? "" : "nobody:x:65534:65534:nobody:/:/bin/false\n");
+		used += (size_t)snprintf(text + used, size - used, "root:x:0:0:root:/root:/bin/sh\n");
+	if (container->uid != NOBODY)
+		snprintf(text + used, size - used, "nobody:x:%u:%u:nobody:/:/bin/false\n", NOBODY, NOBODY);
 }
 
-/* The name that the host's /etc/group file gives to our own group; "group" where it gives none. */
-static void group_name(gid_t gid, char *name, size_t size)
+/* The name that the host's /etc/group file gives to gid; "group" where it gives none. */
+static void gid_name(gid_t gid, char *name, size_t size)
 {
 	FILE *file = fopen("/etc/group", "re");
-	char line[4096], found[NAME_MOST];
+	char line[4096], found[NAME_LENGTH];
 	unsigned number;
 
 	snprintf(name, size, "group");
@@ -62,12 +76,13 @@ static void group_name(gid_t gid, char *name, size_t size)
 
 void identity_group(const struct container *container, char *text, size_t size)
 {
-	char name[NAME_MOST];
-	size_t used = 0;
+	char name[NAME_LENGTH];
+	size_t used;
 
-	group_name(getegid(), name, sizeof name);
+	gid_name(container->gid, name, sizeof name);
+	used = (size_t)snprintf(text, size, "%s:x:%u:\n", name, container->gid);
 	if (container->gid != 0)
-		used = (size_t)snprintf(text, size, "root:x:0:\n");
-	snprintf(text + used, size - used, "%s:x:%u:\n%s", name, container->gid,
-		 container->gid == 65534 ? "" : "nogroup:x:65534:\n");
+		used += (size_t)snprintf(text + used, size - used, "root:x:0:\n");
+	if (container->gid != NOBODY)
+		snprintf(text + used, size - used, "nogroup:x:%u:\n", NOBODY);
 }

@@ -153,7 +153,6 @@ static int image_attach(struct assembly *assembly, const char *image, struct fai
 		if (assembly->root < 0)
 			return FAIL(failure, FAILURE_IMAGE_UNREADABLE, errno, "%s", image);
 	}
-	assembly->image_mount = point_mount_id(assembly->root);
 	return assembly->write ? 0 : mount_read_only(assembly->root, KERNEL_RECURSIVE, image, failure);
 }
 
@@ -177,24 +176,29 @@ static int staging_attach(struct assembly *assembly, struct failure *failure)
 	return assembly->staging >= 0 ? 0 : FAIL(failure, FAILURE_MOUNT, errno, "tmpfs");
 }
 
-static bool same_kind(int fd, const char *source)
+/* Bind source, whose status is given, onto point. */
+static int source_attach(struct assembly *assembly, const char *source, const struct stat *status, int point,
+			 struct failure *failure)
 {
-	struct stat status_fd, status_source;
-
-	return fstat(fd, &status_fd) == 0 && stat(source, &status_source) == 0 &&
-	       S_ISDIR(status_fd.st_mode) == S_ISDIR(status_source.st_mode);
+	if (mounts_bind(AT_FDCWD, source, point, failure) < 0)
+		return -1;
+	if (S_ISDIR(status->st_mode))
+		assembly_cover(assembly, status);
+	return 0;
 }
 
 static int default_attach(struct assembly *assembly, const struct default_mount *row, struct failure *failure)
 {
-	if (!row->required && access(row->path, F_OK) < 0)
-		return 0;
+	struct stat source, target;
+
+	if (stat(row->path, &source) < 0)
+		return row->required ? FAIL(failure, FAILURE_BIND_SOURCE, errno, "%s", row->path) : 0;
 	CLEANUP_FD int point = point_open(assembly->root, row->path);
 	if (point < 0)
 		return row->required ? FAIL(failure, FAILURE_IMAGE_NOT_ROOT, errno, "%s", row->path) : 0;
-	if (!same_kind(point, row->path))
+	if (fstat(point, &target) < 0 || S_ISDIR(source.st_mode) != S_ISDIR(target.st_mode))
 		return row->required ? FAIL(failure, FAILURE_BIND_KIND, 0, "%s", row->path) : 0;
-	return mounts_bind(AT_FDCWD, row->path, point, failure);
+	return source_attach(assembly, row->path, &source, point, failure);
 }
 
 /* Our own text as a file of the container, where the image has one of that name. */
@@ -237,7 +241,7 @@ static int bind_attach(struct assembly *assembly, const char *source, const char
 	if (target[0] != '/' || target[strspn(target, "/")] == '\0')
 		return FAIL(failure, FAILURE_BIND_TARGET, 0, "%s: must be absolute, and not /", target);
 	CLEANUP_FD int point = point_make(assembly, target, S_ISDIR(status.st_mode), failure);
-	return point < 0 ? -1 : mounts_bind(AT_FDCWD, source, point, failure);
+	return point < 0 ? -1 : source_attach(assembly, source, &status, point, failure);
 }
 
 const char *mounts_source(const struct bind *bind, char *buffer, size_t size)

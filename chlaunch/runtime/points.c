@@ -59,19 +59,14 @@ int point_open(int root, const char *path)
 	return point_open_chroot(root, path);
 }
 
-int point_mount_id(int fd)
+void assembly_cover(struct assembly *assembly, const struct stat *status)
 {
-	char path[64], text[512];
-	const char *line;
-	ssize_t length;
+	struct cover *covers = reallocarray(assembly->covers, assembly->cover_count + 1, sizeof *covers);
 
-	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
-	CLEANUP_FD int info = open(path, O_RDONLY | O_CLOEXEC);
-	if (info < 0 || (length = read(info, text, sizeof text - 1)) < 0)
-		return -1;
-	text[length] = '\0';
-	line = strstr(text, "mnt_id:");
-	return line == NULL ? -1 : atoi(line + strlen("mnt_id:"));
+	if (covers == NULL)
+		return; /* its destinations below would be refused by mkdir(2) instead */
+	assembly->covers = covers;
+	covers[assembly->cover_count++] = (struct cover){status->st_dev, status->st_ino};
 }
 
 static int underlay_entry(int directory, int top, const char *name, struct failure *failure)
@@ -135,9 +130,7 @@ static int underlay_make(struct assembly *assembly, int directory, bool is_root,
 	top = mounts_tmpfs(assembly->staging, name, failure);
 	if (top < 0)
 		return -1;
-	assembly->underlays[number] = top;
-	assembly->underlay_mounts[number] = point_mount_id(top);
-	assembly->underlay_count++;
+	assembly->underlays[assembly->underlay_count++] = top;
 	if (fstat(directory, &status) < 0 || fchmodat(top, ".", status.st_mode & 07777, 0) < 0)
 		return FAIL(failure, FAILURE_MOUNT, errno, "%s", shown);
 	if (underlay_fill(directory, top, shown, failure) < 0 ||
@@ -148,20 +141,36 @@ static int underlay_make(struct assembly *assembly, int directory, bool is_root,
 	return top;
 }
 
-/* A descriptor in which names may be made in place of directory: itself, or its underlay; -1. */
-static int place_writable(struct assembly *assembly, int directory, bool is_root, const char *shown,
+static bool same_file(const struct stat *one, const struct stat *other)
+{
+	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
+}
+
+/* Where a walk through the container's tree has come to. */
+struct walk {
+	int directory;		 /* the last that exists */
+	struct stat status;	 /* of it */
+	char *rest;		 /* what is missing below it */
+	bool inside;		 /* it is below a bind: the host's, not the image's */
+	char path[2 * PATH_MAX]; /* all of it, links replaced by what they say */
+};
+
+/* A descriptor in which names may be made in place of the walk's directory: itself, or its underlay; -1. */
+static int place_writable(struct assembly *assembly, const struct walk *walk, const char *shown,
 			  struct failure *failure)
 {
-	const int mount = point_mount_id(directory);
+	struct stat status;
 
 	for (size_t i = 0; i < assembly->underlay_count; i++)
-		if (mount == assembly->underlay_mounts[i])
-			return directory;
-	if (mount != assembly->image_mount)
+		if (fstat(assembly->underlays[i], &status) == 0 && status.st_dev == walk->status.st_dev)
+			return walk->directory;
+	if (walk->inside)
 		return FAIL(failure, FAILURE_BIND_INSIDE, 0, "%s", shown);
 	if (assembly->write)
-		return directory;
-	return underlay_make(assembly, directory, is_root, shown, failure);
+		return walk->directory;
+	if (fstat(assembly->root, &status) < 0)
+		return FAIL(failure, FAILURE_MOUNT, errno, "%s", shown);
+	return underlay_make(assembly, walk->directory, same_file(&status, &walk->status), shown, failure);
 }
 
 /* Make the path rest (no links in it, nothing of it exists) below directory; O_PATH descriptor of its end. */
@@ -195,78 +204,113 @@ static int names_make(int directory, char *rest, bool want_directory, const char
 	return directory;
 }
 
-/*
- * Split path where its existing part ends: *directory is the last directory that exists, *rest what is
- * missing below it (a pointer into path, which is rewritten where it leads over a dangling link).
- */
-static int path_split(int root, char *path, int *directory, char **rest, bool *is_root, const char *shown,
-		      struct failure *failure)
+/* Make directory the walk's, and notice where it enters a bind. */
+static int walk_to(const struct assembly *assembly, struct walk *walk, int directory)
 {
-	char link[PATH_MAX], joined[3 * PATH_MAX];
-	char *end = path + strspn(path, "/");
-	ssize_t length;
-	int links = 0, fd;
+	if (walk->directory >= 0)
+		close(walk->directory);
+	walk->directory = directory;
+	if (directory < 0 || fstat(directory, &walk->status) < 0)
+		return -1;
+	for (size_t i = 0; i < assembly->cover_count; i++)
+		if (assembly->covers[i].device == walk->status.st_dev &&
+		    assembly->covers[i].inode == walk->status.st_ino)
+			walk->inside = true;
+	return 0;
+}
 
-	*directory = point_open(root, "/");
-	*is_root = true;
-	*rest = end;
-	while (*directory >= 0) {
-		const size_t size = strcspn(end, "/");
-		const char saved = end[size];
+static int walk_start(const struct assembly *assembly, struct walk *walk)
+{
+	walk->inside = false;
+	walk->rest = walk->path + strspn(walk->path, "/");
+	return walk_to(assembly, walk, point_open(assembly->root, "/"));
+}
 
-		end[size] = '\0';
-		fd = point_open(root, path);
-		if (fd < 0 && errno != ENOENT)
-			break;
-		length = fd < 0 ? readlinkat(*directory, end, link, sizeof link - 1) : -1;
-		end[size] = saved;
-		if (fd < 0 && length < 0)
-			return 0; /* missing, and no link: here it is */
-		if (fd >= 0) {
-			close(*directory);
-			*directory = fd;
-			*is_root = false;
-			end += size + strspn(end + size, "/");
-		} else { /* a dangling link: go on with what it says */
-			const int before = link[0] == '/' ? 0 : (int)(end - path);
+/* The next word of the path is a link: put what it says in its place, and start again. */
+static int walk_link(const struct assembly *assembly, struct walk *walk, const char *link, const char *after)
+{
+	char joined[sizeof walk->path];
+	const int before = link[0] == '/' ? 0 : (int)(walk->rest - walk->path);
+	const int length = snprintf(joined, sizeof joined, "%.*s%s%s", before, walk->path, link, after);
 
-			link[length] = '\0';
-			snprintf(joined, sizeof joined, "%.*s%s%s", before, path, link, end + size);
-			if (++links > LINKS_MOST || strlen(joined) >= PATH_MAX) {
-				errno = ELOOP;
-				break;
-			}
-			strcpy(path, joined);
-			close(*directory);
-			*directory = point_open(root, "/");
-			*is_root = true;
-			end = path + strspn(path, "/");
-		}
-		*rest = end;
+	if (length < 0 || (size_t)length >= sizeof joined) {
+		errno = ENAMETOOLONG;
+		return -1;
 	}
-	return FAIL(failure, FAILURE_BIND_TARGET, errno, "%s", shown);
+	strcpy(walk->path, joined);
+	return walk_start(assembly, walk);
+}
+
+/* Go down walk->path as far as it exists; 0, or -1 and errno. */
+static int walk_down(const struct assembly *assembly, struct walk *walk)
+{
+	char link[PATH_MAX];
+	int links = 0;
+
+	if (walk_start(assembly, walk) < 0)
+		return -1;
+	while (*walk->rest != '\0') {
+		char *end = walk->rest + strcspn(walk->rest, "/");
+		const char saved = *end;
+		ssize_t length;
+		int fd;
+
+		*end = '\0';
+		length = readlinkat(walk->directory, walk->rest, link, sizeof link - 1);
+		/* By its whole path: ".." must not climb out of the root. There are no links before it. */
+		fd = length >= 0 ? -1 : point_open(assembly->root, walk->path);
+		*end = saved;
+		if (length >= 0) {
+			link[length] = '\0';
+			if (++links > LINKS_MOST) {
+				errno = ELOOP;
+				return -1;
+			}
+			if (walk_link(assembly, walk, link, end) < 0)
+				return -1;
+			continue;
+		}
+		if (fd < 0)
+			return errno == ENOENT ? 0 : -1;
+		if (walk_to(assembly, walk, fd) < 0)
+			return -1;
+		walk->rest = end + strspn(end, "/");
+	}
+	return 0;
+}
+
+static int point_make_missing(struct assembly *assembly, const char *path, bool want_directory,
+			      struct failure *failure)
+{
+	struct walk walk = {.directory = -1};
+	int place, fd = -1;
+
+	if (strlen(path) >= PATH_MAX)
+		return FAIL(failure, FAILURE_BIND_TARGET, ENAMETOOLONG, "%s", path);
+	strcpy(walk.path, path);
+	if (walk_down(assembly, &walk) < 0) {
+		fd = FAIL(failure, FAILURE_BIND_TARGET, errno, "%s", path);
+	} else {
+		place = place_writable(assembly, &walk, path, failure);
+		if (place >= 0)
+			fd = names_make(place, walk.rest, want_directory, path, failure);
+	}
+	if (walk.directory >= 0)
+		close(walk.directory);
+	return fd;
 }
 
 int point_make(struct assembly *assembly, const char *path, bool want_directory, struct failure *failure)
 {
-	CLEANUP_FD int directory = -1;
-	char copy[PATH_MAX], *rest;
+	const int fd = point_open(assembly->root, path);
 	struct stat status;
-	bool is_root;
-	int place, fd = point_open(assembly->root, path);
 
-	if (fd >= 0) {
-		if (fstat(fd, &status) < 0 || S_ISDIR(status.st_mode) != want_directory) {
-			close(fd);
-			return FAIL(failure, FAILURE_BIND_KIND, 0, "%s", path);
-		}
-		return fd;
-	}
-	if (errno != ENOENT || strlen(path) >= sizeof copy)
+	if (fd < 0 && errno == ENOENT)
+		return point_make_missing(assembly, path, want_directory, failure);
+	if (fd < 0)
 		return FAIL(failure, FAILURE_BIND_TARGET, errno, "%s", path);
-	strcpy(copy, path);
-	if (path_split(assembly->root, copy, &directory, &rest, &is_root, path, failure) < 0)
-		return -1;
-	place = place_writable(assembly, directory, is_root, path, failure);
-	return place < 0 ? -1 : names_make(place, rest, want_directory, path, failure);
+	if (fstat(fd, &status) == 0 && S_ISDIR(status.st_mode) == want_directory)
+		return fd;
+	close(fd);
+	return FAIL(failure, FAILURE_BIND_KIND, 0, "%s", path);
 }
