@@ -123,7 +123,10 @@ def _help() -> str:
 
     ours = command()
     return re.sub(
-        r"^(  --ch-[a-z-]+) (?=[A-Z])", r"\1=", ours.get_help(click.Context(ours, info_name=NAME)), flags=re.M
+        r"^(  --ch-[a-z-]+) (?=[A-Z])",
+        r"\1=",
+        ours.get_help(click.Context(ours, info_name=NAME)),
+        flags=re.MULTILINE,
     )
 
 

@@ -111,7 +111,7 @@ def _may_be_the_launchers(others: list[str]) -> bool:
 
 
 def _check_ours(ours: tuple[str, ...]) -> None:
-    """Raise UsageError for an option that we don't have, or that lacks its ``=``: the next word is not its value."""
+    """Raise UsageError for an option that we don't have, or that lacks its ``=`` and value."""
     for word in ours:
         name, equals, _ = word.removeprefix("--ch-").partition("=")
         option = BY_NAME.get(name)
