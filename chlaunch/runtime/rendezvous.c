@@ -232,49 +232,6 @@ static int meeting_find(struct rendezvous *rendezvous, const struct container *c
 	return 0;
 }
 
-int rendezvous_enter(struct rendezvous *rendezvous, const struct container *container, enum meeting *meeting,
-		     struct failure *failure)
-{
-	memset(rendezvous, 0, sizeof *rendezvous);
-	rendezvous->self.container = rendezvous_container(container);
-	rendezvous->self.pid = getpid();
-	rendezvous->self.start = process_start(rendezvous->self.pid);
-	if (rendezvous_name(container, rendezvous->name, sizeof rendezvous->name, failure) < 0 ||
-	    file_lock(rendezvous->name, &rendezvous->directory, &rendezvous->lock, failure) < 0 ||
-	    records_find(rendezvous, failure) < 0 ||
-	    meeting_find(rendezvous, container, meeting, failure) < 0)
-		return -1;
-	if (*meeting != MEETING_NOBODY)
-		return 0;
-	rendezvous->header =
-		(struct rendezvous_header){.format = FORMAT, .uid = container->uid, .gid = container->gid};
-	return records_reserve(rendezvous, failure);
-}
-
-/* The member first, then the header that counts it: what is half-written is not read. */
-static int records_write(const struct rendezvous *rendezvous, size_t index)
-{
-	const struct rendezvous_header *header = &rendezvous->header;
-
-	if (pwrite(rendezvous->data, &rendezvous->self, sizeof rendezvous->self, member_offset(index)) !=
-	    sizeof rendezvous->self)
-		return -1;
-	return pwrite(rendezvous->data, header, sizeof *header, 0) == sizeof *header ? 0 : -1;
-}
-
-/* A joiner's record, in a free place or at the end. Without one it is in the namespaces all the same. */
-static void records_add(struct rendezvous *rendezvous, struct failure *failure)
-{
-	size_t index = 0;
-
-	while (index < rendezvous->header.member_count && rendezvous->members[index].pid > 0)
-		index++;
-	if (index == rendezvous->header.member_count)
-		rendezvous->header.member_count++;
-	if (records_write(rendezvous, index) < 0)
-		notice(failure, NOTICE_VERBOSE, "join: no room to record this rank: %s", strerror(errno));
-}
-
 /* Remove the file if no member of it lives. */
 static void tag_sweep(int directory, const char *name)
 {
@@ -312,6 +269,50 @@ static void tags_sweep(const struct rendezvous *rendezvous)
 		closedir(stream);
 }
 
+int rendezvous_enter(struct rendezvous *rendezvous, const struct container *container, enum meeting *meeting,
+		     struct failure *failure)
+{
+	memset(rendezvous, 0, sizeof *rendezvous);
+	rendezvous->self.container = rendezvous_container(container);
+	rendezvous->self.pid = getpid();
+	rendezvous->self.start = process_start(rendezvous->self.pid);
+	if (rendezvous_name(container, rendezvous->name, sizeof rendezvous->name, failure) < 0 ||
+	    file_lock(rendezvous->name, &rendezvous->directory, &rendezvous->lock, failure) < 0 ||
+	    records_find(rendezvous, failure) < 0 ||
+	    meeting_find(rendezvous, container, meeting, failure) < 0)
+		return -1;
+	if (*meeting != MEETING_NOBODY)
+		return 0;
+	tags_sweep(rendezvous); /* now: from inside a namespace we could not look at others' members */
+	rendezvous->header =
+		(struct rendezvous_header){.format = FORMAT, .uid = container->uid, .gid = container->gid};
+	return records_reserve(rendezvous, failure);
+}
+
+/* The member first, then the header that counts it: what is half-written is not read. */
+static int records_write(const struct rendezvous *rendezvous, size_t index)
+{
+	const struct rendezvous_header *header = &rendezvous->header;
+
+	if (pwrite(rendezvous->data, &rendezvous->self, sizeof rendezvous->self, member_offset(index)) !=
+	    sizeof rendezvous->self)
+		return -1;
+	return pwrite(rendezvous->data, header, sizeof *header, 0) == sizeof *header ? 0 : -1;
+}
+
+/* A joiner's record, in a free place or at the end. Without one it is in the namespaces all the same. */
+static void records_add(struct rendezvous *rendezvous, struct failure *failure)
+{
+	size_t index = 0;
+
+	while (index < rendezvous->header.member_count && rendezvous->members[index].pid > 0)
+		index++;
+	if (index == rendezvous->header.member_count)
+		rendezvous->header.member_count++;
+	if (records_write(rendezvous, index) < 0)
+		notice(failure, NOTICE_VERBOSE, "join: no room to record this rank: %s", strerror(errno));
+}
+
 int rendezvous_leave(struct rendezvous *rendezvous, enum meeting meeting, struct failure *failure)
 {
 	int result = 0;
@@ -328,8 +329,6 @@ int rendezvous_leave(struct rendezvous *rendezvous, enum meeting meeting, struct
 	if (rendezvous->data != rendezvous->lock)
 		close(rendezvous->data);
 	close(rendezvous->lock);
-	if (meeting == MEETING_NOBODY)
-		tags_sweep(rendezvous);
 	close(rendezvous->directory);
 	free(rendezvous->members);
 	return result;

@@ -46,7 +46,7 @@ struct rendezvous {
 int rendezvous_enter(struct rendezvous *rendezvous, const struct container *container, enum meeting *meeting,
 		     struct failure *failure);
 
-/* Record this process as a member, let go of the lock, and (a creator) clear away a few dead tags. */
+/* Record this process as a member, and let go of the lock. */
 int rendezvous_leave(struct rendezvous *rendezvous, enum meeting meeting, struct failure *failure);
 
 #endif

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Runtime
+    from runtime import Runtime
 
 FORM = re.compile(r"ch-run\[\d+\]: error: (.+) \([a-z_-]+\.c:\d+(?: \d+ E[A-Z0-9]+)?\)")
 
@@ -63,7 +63,12 @@ def test_directory_and_environment(runtime: Runtime) -> None:
     assert_fails(runtime, ["--cd=/no", *run], 31, where)
     file = "can't read environment file: /no: No such file or directory"
     assert_fails(runtime, ["--set-env=/no", *run], 31, file)
-    assert_fails(runtime, ["--set-env=/dev/zero", *run], 31, "can't read environment file: /dev/zero: not a file of at most 1 MiB")
+    assert_fails(
+        runtime,
+        ["--set-env=/dev/zero", *run],
+        31,
+        "can't read environment file: /dev/zero: not a file of at most 1 MiB",
+    )
     runtime.machine.run("echo nonsense >~/bad", check=True)
     line = "can't parse variable, no '=': /home/alice/bad: nonsense"
     assert_fails(runtime, ["--set-env=/home/alice/bad", *run], 31, line)
@@ -90,7 +95,13 @@ def test_command(runtime: Runtime) -> None:
         assert_fails(runtime, [image, "--", command], 49, message)
     result = runtime(image, "--", "/dynamic")
     assert "its interpreter is not in the image: /dynamic needs /lib" in result.stderr
-    assert_fails(runtime, [image, "--", "/zeros"], 49, "can't exec: neither a program nor a script: /zeros: Exec format error", remedy=False)
+    assert_fails(
+        runtime,
+        [image, "--", "/zeros"],
+        49,
+        "can't exec: neither a program nor a script: /zeros: Exec format error",
+        remedy=False,
+    )
     assert runtime(image, "--", "/text", "here").stdout == "shell ran here\n"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Runtime
+    from runtime import Runtime
 
 EPERM, EINVAL, ENOSYS = 1, 22, 38
 PIVOT_ROOT = {"x86_64": "155"}
@@ -49,7 +49,9 @@ def test_locked_flags_are_kept(runtime: Runtime) -> None:
     runtime.machine.root(f"mkdir -p /tmp/flags && mount --bind {image} /tmp/flags")
     runtime.machine.root("mount -o remount,bind,nosuid,nodev,noatime /tmp/flags")
     try:
-        result = runtime.shell(f"$TOOLS/deny {ENOSYS} {','.join(CALLS.values())} $CH_RUN /tmp/flags -- touch /x")
+        result = runtime.shell(
+            f"$TOOLS/deny {ENOSYS} {','.join(CALLS.values())} $CH_RUN /tmp/flags -- touch /x"
+        )
         assert "Read-only file system" in result.stderr
     finally:
         runtime.machine.root("umount /tmp/flags")

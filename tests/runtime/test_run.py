@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Runtime
+    from runtime import Runtime
 
 
 def test_root_is_read_only(runtime: Runtime) -> None:
@@ -20,7 +20,9 @@ def test_root_is_read_only(runtime: Runtime) -> None:
 
 
 def test_default_mounts(runtime: Runtime) -> None:
-    on_host = runtime.machine.run("stat -c %d:%i /dev/null /proc/1 /sys/kernel /tmp /etc/hosts").stdout.strip()
+    on_host = runtime.machine.run(
+        "stat -c %d:%i /dev/null /proc/1 /sys/kernel /tmp /etc/hosts"
+    ).stdout.strip()
     assert runtime.output("stat -c %d:%i /dev/null /proc/1 /sys/kernel /tmp /etc/hosts") == on_host
 
 
@@ -44,7 +46,9 @@ def test_passwd_and_group(runtime: Runtime) -> None:
     lines = runtime.output("cat /etc/passwd /etc/group").splitlines()
     assert f"alice:x:{uid}:{uid}:alice:/:/bin/sh" in lines
     assert f"alice:x:{uid}:" in lines
-    assert not any(line.startswith("alice") for line in runtime.output("cat /etc/passwd", "--no-passwd").splitlines())
+    assert not any(
+        line.startswith("alice") for line in runtime.output("cat /etc/passwd", "--no-passwd").splitlines()
+    )
 
 
 def test_user_unset_is_no_error(runtime: Runtime) -> None:
@@ -57,7 +61,9 @@ def test_same_process(runtime: Runtime) -> None:
     assert len(set(result.stdout.split())) == 1
 
 
-@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -TERM $$", 128 + 15), ("kill -9 $$", 128 + 9)])
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 7", 7), ("kill -TERM $$", 128 + 15), ("kill -9 $$", 128 + 9)]
+)
 def test_exit_status_is_the_commands(runtime: Runtime, script: str, status: int) -> None:
     assert runtime.shell(f"$CH_RUN $IMAGE -- sh -c '{script}'; echo $?").stdout == f"{status}\n"
 
@@ -73,7 +79,9 @@ def test_inherited_descriptors_stay(runtime: Runtime) -> None:
 
 
 def test_signals_are_left_alone(runtime: Runtime) -> None:
-    result = runtime.shell("trap '' ALRM; grep -E 'SigBlk|SigIgn' /proc/self/status; $CH_RUN -j $IMAGE -- grep -E 'SigBlk|SigIgn' /proc/self/status")
+    result = runtime.shell(
+        "trap '' ALRM; grep -E 'SigBlk|SigIgn' /proc/self/status; $CH_RUN -j $IMAGE -- grep -E 'SigBlk|SigIgn' /proc/self/status"
+    )
     lines = result.stdout.splitlines()
     assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
 
@@ -96,12 +104,15 @@ class TestBind:
         assert runtime.machine.run("ls -d ~/data/made").returncode == 0
 
     @pytest.mark.parametrize(
-        "point", ["/gpfs/deep/er", "/var/deep", "/usr/bin/deep", "/srv//slashes/", "/var/../gpfs", "/bin/deep"]
+        "point",
+        ["/gpfs/deep/er", "/var/deep", "/usr/bin/deep", "/srv//slashes/", "/var/../gpfs", "/bin/deep"],
     )
     def test_missing_point_is_made_beside_the_image(self, runtime: Runtime, point: str) -> None:
         listing = f"ls -alR {runtime.image}"
         before = runtime.machine.run(listing).stdout
-        assert runtime.output(f"cat {point}/file; ls / /usr/bin >/dev/null", "-b", f"data:{point}") == "content"
+        assert (
+            runtime.output(f"cat {point}/file; ls / /usr/bin >/dev/null", "-b", f"data:{point}") == "content"
+        )
         assert runtime.machine.run(listing).stdout == before
 
     def test_missing_file_point(self, runtime: Runtime) -> None:
@@ -113,15 +124,22 @@ class TestBind:
 
     def test_what_stood_beside_is_still_there(self, runtime: Runtime) -> None:
         plain = runtime.output("ls -A /; ls -A /usr/bin; readlink /bin")
-        covered = runtime.output("ls -A /; ls -A /usr/bin; readlink /bin", "-b", "data:/gpfs", "-b", "data:/usr/bin/0")
+        covered = runtime.output(
+            "ls -A /; ls -A /usr/bin; readlink /bin", "-b", "data:/gpfs", "-b", "data:/usr/bin/0"
+        )
         assert sorted(covered.split()) == sorted([*plain.split(), "gpfs", "0"])
 
     def test_several_points_in_one_directory(self, runtime: Runtime) -> None:
         binds = [word for number in range(100) for word in ("-b", f"data:/opt/d{number}")]
-        assert runtime.output("cat /opt/d*/file | sort -u; ls /opt | wc -l", *binds).split() == ["content", "100"]
+        assert runtime.output("cat /opt/d*/file | sort -u; ls /opt | wc -l", *binds).split() == [
+            "content",
+            "100",
+        ]
 
     def test_links_lead_inside_the_image(self, runtime: Runtime) -> None:
-        changes = "ln -s /inside abs && ln -s ../../outside up && mkdir inside && ln -s /nothing/here dangling"
+        changes = (
+            "ln -s /inside abs && ln -s ../../outside up && mkdir inside && ln -s /nothing/here dangling"
+        )
         image = runtime.copy_image("linked", changes)
         for target, seen in (("/abs", "/inside"), ("/up", "/outside"), ("/dangling", "/nothing/here")):
             result = runtime("-b", f"data:{target}", image, "--", "cat", f"{seen}/file")
@@ -145,11 +163,14 @@ class TestBind:
         assert runtime.output("ls -A /mnt", *words[:2]) == ""
 
     def test_try_at_the_variables_own_path(self, runtime: Runtime) -> None:
-        assert runtime.output("cat $DATA/file", "--bind-try=$DATA", env={"DATA": "/home/alice/data"}) == "content"
+        assert (
+            runtime.output("cat $DATA/file", "--bind-try=$DATA", env={"DATA": "/home/alice/data"})
+            == "content"
+        )
 
 
 class TestWrite:
-    """-w"""
+    """The image itself, with -w."""
 
     def test_image_is_written(self, runtime: Runtime) -> None:
         image = runtime.copy_image("writable")
@@ -175,11 +196,17 @@ class TestDirectory:
         assert runtime.output("pwd", "--cd-try=/usr") == "/usr"
         result = runtime.sh("pwd", "--cd-try=/not/there")
         assert result.stdout == "/\n"
-        assert "can't cd to /not/there in the container, starting in /: No such file or directory" in result.stderr
+        assert (
+            "can't cd to /not/there in the container, starting in /: No such file or directory"
+            in result.stderr
+        )
 
     def test_home(self, runtime: Runtime) -> None:
         runtime.machine.run("touch ~/at-home", check=True)
-        assert runtime.output("ls $HOME/at-home; echo $HOME", "--home").split() == ["/home/alice/at-home", "/home/alice"]
+        assert runtime.output("ls $HOME/at-home; echo $HOME", "--home").split() == [
+            "/home/alice/at-home",
+            "/home/alice",
+        ]
 
 
 class TestEnvironment:
@@ -249,7 +276,9 @@ def test_help_names_every_option(runtime: Runtime) -> None:
 
 
 def test_links_libc_only(runtime: Runtime) -> None:
-    listing = subprocess.run(["readelf", "-d", runtime.ch_run], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["readelf", "-d", runtime.ch_run], capture_output=True, text=True, check=True
+    ).stdout
     assert set(re.findall(r"NEEDED.*\[(.*)\]", listing)) <= {"libc.so.6", "librt.so.1"}
 
 
