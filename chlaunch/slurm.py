@@ -8,13 +8,15 @@ from pathlib import Path
 
 from chlaunch.errors import SlurmError
 
-# srun loads every MPI plugin to list them: 20 ms on a warm disk, seconds on a cold shared one.
+# srun looks at every plugin it has to list those for MPI: 6 ms on a warm disk, seconds on a cold shared one.
 LIST_DEADLINE = 10.0
 
 # Where Slurm's commands find their configuration without being told, after $SLURM_CONF: what a slurmd or
 # sackd keeps for configless clusters (configless_slurm.html), then the directories distributions compile in
 # (slurm.conf(5)).
 CONFIGURATIONS = ("/run/slurm/conf/slurm.conf", "/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
+
+_INSIST = "say which to use with --mpi=TYPE (srun's) or --ch-mpi=TYPE"
 
 _SPECIFIC = re.compile(r"^specific pmix plugin versions available: (\S+)$")
 _PLUGIN = re.compile(r"^(?:srun: |\t)\s*([a-z][a-z0-9_]*)$")
@@ -31,10 +33,10 @@ class Offer:
 def mpi_plugins(text: str) -> tuple[str, ...]:
     """Return the names that ``srun --mpi=list`` printed, in its order, the versioned ones last.
 
-    Three forms are in use: up to 21.08 every line carries ``srun: ``; from 22.05 names are indented by a tab
-    and the versions of pmix stand on a line of their own (plugrack_print_mpi_plugins in Slurm's plugrack.c),
-    to stderr in 22.05 and to stdout later. Lines of any other form, such as srun's complaints, are passed
-    over.
+    Two forms are in use. Up to 21.08 every line carries ``srun: `` and goes to stderr; from 22.05 names are
+    indented by a tab, the versions of pmix stand on a line of their own, and stdout has them
+    (plugrack_print_mpi_plugins in plugrack.c). Lines of any other form, such as complaints, are
+    passed over.
     """
     names: list[str] = []
     versions: list[str] = []
@@ -46,17 +48,25 @@ def mpi_plugins(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names + versions))
 
 
-def offer(srun: str, deadline: float = LIST_DEADLINE) -> Offer:
-    """Ask srun (a path) which MPI plugins it has; deadline in seconds.
+def offer(srun: str) -> Offer:
+    """Ask srun (a path) which MPI plugins it has.
 
     Raises:
-        SlurmError: srun could not be run, said nothing we understand, or took longer than the deadline.
+        SlurmError: srun could not be run, said nothing we understand, or took longer than LIST_DEADLINE.
+
+    """
+    return understood(*ask([srun, "--mpi=list"], LIST_DEADLINE))
+
+
+def ask(argv: list[str], deadline: float) -> tuple[str, str]:
+    """Return what a command prints to stdout and stderr, whatever its exit code; deadline in seconds.
+
+    Raises:
+        SlurmError: it could not be run, or took longer.
 
     """
     import subprocess  # noqa: PLC0415  10 ms that most launches do not need
 
-    argv = [srun, "--mpi=list"]
-    hint = "say which to use with --mpi=TYPE (srun's) or --ch-mpi=TYPE"
     try:
         done = subprocess.run(
             argv,
@@ -68,14 +78,24 @@ def offer(srun: str, deadline: float = LIST_DEADLINE) -> Offer:
             errors="replace",
         )
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"srun --mpi=list gave no answer in {deadline:g} s", hint) from None
+        raise SlurmError(f"{' '.join(argv)} gave no answer in {deadline:g} s", _INSIST) from None
     except OSError as error:
-        raise SlurmError(f"can't execute {srun}: {error.strerror}") from error
-    plugins = mpi_plugins(done.stdout) or mpi_plugins(done.stderr)
+        raise SlurmError(f"can't execute {argv[0]}: {error.strerror}") from error
+    return done.stdout, done.stderr
+
+
+def understood(stdout: str, stderr: str) -> Offer:
+    """Return the offer in what ``srun --mpi=list`` printed.
+
+    Raises:
+        SlurmError: it names no plugin; with the last thing srun said.
+
+    """
+    plugins = mpi_plugins(stdout) or mpi_plugins(stderr)
     if not plugins:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        said = (stderr or stdout).strip().splitlines()
         raise SlurmError(
-            f"srun --mpi=list names no plugin: {said[-1] if said else 'it printed nothing'}", hint
+            f"srun --mpi=list names no plugin: {said[-1] if said else 'it printed nothing'}", _INSIST
         )
     return Offer(plugins, "srun --mpi=list")
 

@@ -43,7 +43,7 @@ def binds(
         ),
         *(
             (_same_path(row.value), Row(f"bind {row.value}", row.reason, row.origin))
-            for row in _needs(image, launcher)
+            for row in _needs(context, image, launcher)
         ),
         *(
             (
@@ -162,10 +162,15 @@ def _same_path(path: str) -> Bind:
     return Bind(path, path, optional=True)
 
 
-def _needs(image: Image, launcher: Launcher) -> list[Row]:
-    """Return what the image's MPI must see under this launcher."""
+def _needs(context: Context, image: Image, launcher: Launcher) -> list[Row]:
+    """Return what the image's MPI must see under this launcher.
+
+    Not a $TMPDIR in /tmp: where ch-run shows it, at /tmp, there is no directory of its name to bind it to.
+    """
     needs = image.flavour.binds if image.flavour else ()
-    return [need.row for need in needs if launcher.name in need.launchers]
+    rows = [need.row for need in needs if launcher.name in need.launchers]
+    in_tmp = context.tmpdir is not None and is_below(os.path.normpath(context.tmpdir), "/tmp")  # noqa: S108
+    return [row for row in rows if not (in_tmp and row.value == "$TMPDIR")]
 
 
 def _needs_variables(image: Image, launcher: Launcher) -> list[tuple[VariableChange, Row]]:

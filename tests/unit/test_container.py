@@ -1,0 +1,76 @@
+"""The container: the same in C and Python, and its rendering."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from chlaunch.launch.container import Bind, Container, VariableChange, words
+
+HEADER = Path(__file__).resolve().parents[2] / "chlaunch/runtime/container.h"
+
+
+def fields(struct: str) -> list[str]:
+    """Return the names of a C struct's fields, without the counts of its arrays."""
+    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
+    found = re.search(rf"\nstruct {struct} {{(.*?)\n}};", text, re.DOTALL)
+    assert found
+    names = re.findall(r"(\w+);", found[1])
+    return [name for name in names if not name.endswith("_count")]
+
+
+def test_same_fields_as_in_c() -> None:
+    for struct, ours in (("container", Container), ("bind", Bind), ("variable_change", VariableChange)):
+        assert [field.name for field in dataclasses.fields(ours)] == fields(struct)
+
+
+def test_same_kinds_of_changes_as_in_c() -> None:
+    kinds = re.findall(r"\bVARIABLE_(\w+),", HEADER.read_text())
+    assert [kind.lower() for kind in kinds] == ["set", "unset", "default", "file"]
+
+
+def test_nothing_but_an_image() -> None:
+    assert words(Container("/i", command=("true",))) == ("/i", "--", "true")
+
+
+def test_everything() -> None:
+    container = Container(
+        image="/i",
+        binds=(Bind("/a", "/a"), Bind("/a", "/b"), Bind("$X", "$X", optional=True)),
+        directory="/d",
+        uid=0,
+        gid=7,
+        write=True,
+        home=True,
+        keep_passwd=True,
+        variables=(
+            VariableChange("unset", "LD_*"),
+            VariableChange("file", "", None),
+            VariableChange("file", "", "/f"),
+            VariableChange("set", "A", "x y"),
+            VariableChange("default", "B", ""),
+        ),
+        join=True,
+        join_tag="t",
+        join_pid=3,
+        command=("sh", "-c", "a b"),
+    )
+    assert words(container) == (
+        *("--bind=/a", "--bind=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--home", "--no-passwd"),
+        *("--uid=0", "--gid=7", "--unset-env=LD_*", "--set-env", "--set-env=/f", "--set-env=A=x y"),
+        *("--env-default=B=", "--join", "--join-tag=t", "--join-pid=3", "/i", "--", "sh", "-c", "a b"),
+    )
+
+
+def test_optional_directory() -> None:
+    assert words(Container("/i", directory="/d", directory_optional=True))[0] == "--cd-try=/d"
+
+
+def test_every_option_is_one_ch_run_has() -> None:
+    options = (HEADER.parent / "options.c").read_text()
+    ours = (HEADER.parents[1] / "launch/container.py").read_text()
+    names = set(re.findall(r'f?"--([a-z-]+)[="]', ours)) | {"bind", "bind-try", "cd", "cd-try"}
+    names |= {"write", "home", "no-passwd", "uid", "gid"}
+    for name in names - {""}:
+        assert f'{{"{name}",' in options, name

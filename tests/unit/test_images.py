@@ -1,0 +1,112 @@
+"""Looking into images: links as the kernel follows them, and what matters to a launch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chlaunch.errors import ImageError
+from chlaunch.launch import flavour
+from chlaunch.launch.inspect import expand, inspect
+from chlaunch.rootfs import Rootfs, open_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_links_stay_inside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/b/file").write_text("inside")
+    (tmp_path / "file").write_text("outside")
+    for name, target in {
+        "absolute": "/a/b",
+        "relative": "a/b",
+        "up": "../../../../a/b/file",
+        "chain": "absolute/file",
+        "loop": "loop",
+        "out": "../file",
+        "dangling": "/nowhere/../a/b/file",
+    }.items():
+        (root / name).symlink_to(target)
+    rootfs = Rootfs(str(root))
+    for path in ("absolute/file", "/relative/file", "up", "chain", "a/../../a/./b/file"):
+        assert rootfs.text(path) == "inside", path
+    for path in ("loop", "out", "dangling", "a/b/file/x"):
+        assert rootfs.locate(path) is None, path
+    assert rootfs.names("absolute") == ("file",)
+    assert rootfs.names("a/b/file") == rootfs.names("nowhere") == ()
+
+
+def test_open_image(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_image("./image/../image/") == Rootfs(str(image))
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for word, message in {
+        "./nowhere": "can't find image: ./nowhere: No such file or directory",
+        "./file/x": "can't find image: ./file/x: Not a directory",
+        "./file": "image is not a directory: ./file",
+        "./empty": "image has no /dev: ./empty",
+    }.items():
+        with pytest.raises(ImageError) as caught:
+            open_image(word)
+        assert caught.value.message == message
+        assert caught.value.exit_code == 31
+
+
+def test_open_mpi_is_found(image: Path) -> None:
+    found = inspect(Rootfs(str(image)), flavour.load())
+    assert (found.library, found.version, found.mpirun) == ("libmpi.so.40", "4.1", "mpirun")
+    assert found.speaks == "Open MPI 4.1"
+    assert not found.has_environment
+
+
+def test_an_mpi_in_opt_with_an_environment_of_its_own(tmp_path: Path) -> None:
+    for name in ("dev", "opt/ompi/lib", "opt/ompi/bin", "ch"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "opt/ompi/lib/libmpi.so.40").touch()
+    (tmp_path / "opt/ompi/bin/mpirun").touch()
+    found = inspect(Rootfs(str(tmp_path)), flavour.load())
+    assert (found.library, found.version, found.mpirun) == ("libmpi.so.40", "", "")
+    (tmp_path / "ch/environment").write_text("PATH=/opt/ompi/bin:/usr/bin\nLD_LIBRARY_PATH='/opt/ompi/lib'\n")
+    found = inspect(Rootfs(str(tmp_path)), flavour.load())
+    assert (found.library, found.mpirun, found.has_environment) == ("libmpi.so.40", "mpirun", True)
+
+
+def test_an_mpirun_that_path_does_not_have(tmp_path: Path) -> None:
+    for name in ("usr/lib64/openmpi/lib", "usr/lib64/openmpi/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "usr/lib64/openmpi/lib/libmpi.so.40").symlink_to("libmpi.so.40.40.7")
+    (tmp_path / "usr/lib64/openmpi/lib/libmpi.so.40.40.7").touch()
+    (tmp_path / "usr/lib64/openmpi/bin/mpirun").touch()
+    found = inspect(Rootfs(str(tmp_path)), flavour.load())
+    assert (found.version, found.mpirun) == ("5.0", "/usr/lib64/openmpi/bin/mpirun")
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "speaks"),
+    [
+        ("libmpich.so.12", "libmpich.so.12", "an MPI we have no description of (libmpich.so.12)"),
+        ("libmpi.so.12", "libmpi.so.12", "an MPI we have no description of (libmpi.so.12)"),
+        ("libmpi_mpifh.so.40", "", "no MPI"),
+        ("libmpi.so", "", "no MPI"),
+    ],
+)
+def test_other_libraries(tmp_path: Path, name: str, library: str, speaks: str) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib" / name).touch()
+    found = inspect(Rootfs(str(tmp_path)), flavour.load())
+    assert (found.library, found.flavour, found.speaks) == (library, None, speaks)
+
+
+def test_a_link_to_nothing_is_no_library(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/libmpi.so.40").symlink_to("libmpi.so.40.30.4")
+    assert inspect(Rootfs(str(tmp_path)), flavour.load()).library == ""
+
+
+def test_expand(image: Path) -> None:
+    rootfs = Rootfs(str(image))
+    assert expand(rootfs, ("/usr/lib/*-linux-*", "/nowhere/*/x")) == ["/usr/lib/x86_64-linux-gnu"]

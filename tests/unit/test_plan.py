@@ -1,0 +1,311 @@
+"""plan(): whole plans compared with files, and each decision by itself.
+
+CHLAUNCH_UPDATE_GOLDEN=1 writes the files anew; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chlaunch.errors import RefusedError
+from chlaunch.launch import flavour, options, site
+from chlaunch.launch.context import Context
+from chlaunch.launch.inspect import Image
+from chlaunch.launch.plan import Plan, Request, needs_offer, plan
+from chlaunch.launch.tables import Row
+from chlaunch.slurm import Offer
+
+GOLDEN = Path(__file__).parent / "golden"
+(OPENMPI,) = flavour.load()
+OURS = site.load({}, os.devnull)  # not what this machine may have in /etc
+
+LAPTOP = Context(ch_run="/opt/chlaunch/bin/ch-run", home="/home/alice", directory="/home/alice/run")
+MPIRUN = replace(LAPTOP, mpirun="/usr/bin/mpirun", open_mpi=True)
+LOGIN = replace(
+    MPIRUN, srun="/usr/bin/srun", configuration="/etc/slurm/slurm.conf", directory="/scratch/alice/run"
+)
+
+OMPI4 = Image("/images/ompi4", "libmpi.so.40", OPENMPI, "4.1", "mpirun")
+OMPI5 = Image("/images/ompi5", "libmpi.so.40", OPENMPI, "5.0", "mpirun", has_environment=True)
+PLAIN = Image("/images/plain")
+MPICH = Image("/images/mpich", "libmpich.so.12")
+
+DEBIAN = Offer(("pmix", "none", "cray_shasta", "pmi2", "pmix_v4"), "srun --mpi=list")
+WITHOUT_PMIX = Offer(("none", "pmi2"), "srun --mpi=list")
+
+
+def request_for(*launcher: str, command: tuple[str, ...] = ("./a.out", "in put"), **given: Any) -> Request:
+    """Return a request with options given as click has them, set-env written set_env."""
+    said = options.from_command_line({name.replace("_", "-"): value for name, value in given.items()})
+    return Request(options.merge(*OURS.layers, said), launcher, command)
+
+
+def planned(request: Request, context: Context, image: Image, offer: Offer | None = DEBIAN) -> Plan:
+    """Return the plan with our own site configuration."""
+    return plan(request, context, OURS, image, offer)
+
+
+def text_of(made: Plan) -> str:
+    """Return a plan as its golden file has it: the words, one a line, then reasons and notes."""
+    reasons = [f"# {row.value}: {row.reason} [{row.origin.partition(':')[0]}]" for row in made.reasons]
+    notes = [f"# note: {note}" for note in made.notes]
+    return "\n".join([*map(shlex.quote, made.argv), "", *reasons, *notes, ""])
+
+
+EVERYTHING: dict[str, Any] = {
+    "bind": ("/data:/mnt", "results", "/scratch/alice/run:/scratch/alice/run"),
+    "cd": "/mnt",
+    "home": False,
+    "set_env": ("A=1", "variables"),
+    "unset_env": ("B*",),
+    "env_default": ("C=3",),
+    "uid": "0",
+    "gid": "0",
+    "write": True,
+    "no_passwd": True,
+    "verbose": True,
+    "join_tag": "t",
+    "mpi": "pmix_v4",
+}
+
+CASES: dict[str, tuple[Request, Context, Image, Offer | None]] = {
+    "srun-ompi4": (request_for("-N2", "-n4"), LOGIN, OMPI4, DEBIAN),
+    "srun-ompi5": (request_for("-N2", "-n4"), LOGIN, OMPI5, DEBIAN),
+    "srun-in-allocation": (request_for(), replace(LOGIN, place="allocation"), OMPI4, DEBIAN),
+    "srun-plain-program": (request_for("-n4", command=("hostname",)), LOGIN, PLAIN, None),
+    "srun-user-says-mpi": (request_for("-n4", "--mpi=none"), LOGIN, OMPI5, None),
+    "srun-everything": (request_for("-n4", **EVERYTHING), LOGIN, OMPI4, None),
+    "mpirun-ompi4": (request_for("-np", "4"), MPIRUN, OMPI4, None),
+    "mpirun-ompi5": (request_for("-np", "4"), MPIRUN, OMPI5, None),
+    "guest-ompi4": (request_for("-n", "4"), LAPTOP, OMPI4, None),
+    "guest-ompi5": (request_for("-n", "4"), LAPTOP, OMPI5, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    text = text_of(planned(*CASES[name]))
+    file = GOLDEN / f"{name}.txt"
+    if os.environ.get("CHLAUNCH_UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+def test_every_golden_file_has_its_case() -> None:
+    assert {file.stem for file in GOLDEN.iterdir()} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_line_is_the_plan(name: str) -> None:
+    made = planned(*CASES[name])
+    assert "\n" not in made.line()
+    assert tuple(shlex.split(made.line())) == made.argv
+    with_environment = replace(made, environment={"A": "b c"})
+    assert shlex.split(with_environment.line())[:2] == ["env", "A=b c"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_srun_is_asked_only_if_needed(name: str) -> None:
+    request, context, image, offer = CASES[name]
+    assert needs_offer(request, context, image) == (offer is not None)
+
+
+def chosen(context: Context, image: Image = OMPI4, **given: Any) -> str:
+    """Return the launcher of a plan, by the first word of its first reason."""
+    return planned(request_for(**given), context, image).reasons[0].value
+
+
+@pytest.mark.parametrize(
+    ("context", "launcher"),
+    [
+        (LOGIN, "srun"),
+        (replace(LOGIN, configuration=None), "mpirun"),
+        (replace(LOGIN, configuration=None, place="allocation"), "srun"),
+        (replace(LOGIN, configuration=None, named_configuration="/gone", place="batch"), "mpirun"),
+        (replace(LOGIN, srun=None), "mpirun"),
+        (MPIRUN, "mpirun"),
+        (replace(MPIRUN, open_mpi=False), "guest"),
+        (LAPTOP, "guest"),
+    ],
+)
+def test_which_launcher(context: Context, launcher: str) -> None:
+    assert chosen(context) == f"launcher {launcher}"
+
+
+def test_a_launcher_that_was_asked_for() -> None:
+    assert chosen(LOGIN, launcher="guest") == "launcher guest"
+    assert chosen(replace(LOGIN, configuration=None), launcher="srun") == "launcher srun"
+    assert chosen(LOGIN, MPICH, launcher="mpirun", mpi="none") == "launcher mpirun"
+
+
+@pytest.mark.parametrize(
+    ("context", "image", "given", "message", "hint"),
+    [
+        (LAPTOP, OMPI4, {"launcher": "srun"}, "no srun in PATH", "try --ch-launcher=guest"),
+        (LAPTOP, PLAIN, {"launcher": "guest"}, "the image has no mpirun", ""),
+        (
+            LOGIN,
+            MPICH,
+            {"launcher": "mpirun"},
+            "can't start the ranks of an MPI we have no desc",
+            "--ch-launcher=srun",
+        ),
+        (
+            LAPTOP,
+            PLAIN,
+            {},
+            "nothing here can launch: there is no srun in PATH; there is no mpirun",
+            "take an image",
+        ),
+        (replace(LOGIN, place="step", world=4), OMPI4, {}, "one rank of 4", "start ch-launch once"),
+    ],
+)
+def test_launchers_that_can_not(
+    context: Context, image: Image, given: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(RefusedError) as caught:
+        planned(request_for(**given), context, image)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def mpi_words(request: Request, context: Context, image: Image, offer: Offer | None = DEBIAN) -> list[str]:
+    """Return the --mpi= words of a plan."""
+    return [word for word in planned(request, context, image, offer).argv if word.startswith("--mpi")]
+
+
+def test_which_wire_up() -> None:
+    assert mpi_words(request_for(), LOGIN, OMPI4) == ["--mpi=pmix"]
+    assert mpi_words(request_for(), LOGIN, OMPI4, Offer(("pmix_v4", "none", "pmix_v5"), "")) == [
+        "--mpi=pmix_v5"
+    ]
+    assert mpi_words(request_for(mpi="pmi2"), LOGIN, OMPI4, None) == ["--mpi=pmi2"]
+    assert mpi_words(request_for("--mpi=openmpi"), LOGIN, OMPI4, None) == ["--mpi=openmpi"]
+    assert mpi_words(request_for(), LOGIN, PLAIN, None) == []
+    asked_by_variable = replace(LOGIN, mpi_type="pmi2")
+    assert mpi_words(request_for(), asked_by_variable, OMPI4, None) == []
+    assert mpi_words(request_for(mpi="auto"), asked_by_variable, OMPI4) == ["--mpi=pmix"]
+
+
+def test_nothing_fits() -> None:
+    with pytest.raises(RefusedError) as caught:
+        planned(request_for(), LOGIN, OMPI4, WITHOUT_PMIX)
+    assert caught.value.message == (
+        "the image speaks Open MPI 4.1, which needs one of pmix, pmix_v6, pmix_v5, pmix_v4, pmix_v3;"
+        " this srun offers none, pmi2"
+    )
+    assert "--ch-launcher=guest" in caught.value.hint
+    with pytest.raises(
+        RefusedError, match=r"no description of \(libmpich\.so\.12\); this srun offers none, pmi2"
+    ):
+        planned(request_for(), LOGIN, MPICH, WITHOUT_PMIX)
+
+
+def test_a_wire_up_of_the_users_that_can_not_work_is_noted() -> None:
+    (note,) = planned(request_for("--mpi=none"), LOGIN, OMPI5, None).notes
+    assert "as many worlds of one rank" in note
+    assert planned(request_for("--mpi", "pmix_v4"), LOGIN, OMPI5, None).notes == ()
+    assert len(planned(request_for(), replace(LOGIN, mpi_type="none"), OMPI5, None).notes) == 1
+
+
+def inside(request: Request, context: Context, image: Image = PLAIN) -> list[str]:
+    """Return the --bind and --cd words of a plan."""
+    words = planned(request, context, image, None).argv
+    return [word for word in words if word.startswith(("--bind", "--cd"))]
+
+
+@pytest.mark.parametrize(
+    ("directory", "words"),
+    [
+        ("/home/alice", ["--cd-try=/home/alice"]),
+        ("/home/alice/run", ["--cd-try=/home/alice/run"]),
+        ("/home/alice2", ["--bind-try=/home/alice2", "--cd-try=/home/alice2"]),
+        ("/scratch/x", ["--bind-try=/scratch/x", "--cd-try=/scratch/x"]),
+        ("/var/tmp/x", ["--bind-try=/var/tmp/x", "--cd-try=/var/tmp/x"]),
+        ("/tmp/x", ["--cd-try=/tmp/x"]),
+        ("/usr/share", ["--cd-try=/usr/share"]),
+        ("/opt", ["--cd-try=/opt"]),
+        ("/optional", ["--bind-try=/optional", "--cd-try=/optional"]),
+        ("/a:b", ["--cd-try=/a:b"]),
+        ("/", []),
+        (None, []),
+    ],
+)
+def test_the_working_directory(directory: str | None, words: list[str]) -> None:
+    assert inside(request_for(), replace(LOGIN, directory=directory)) == ["--bind-try=/home/alice", *words]
+
+
+def test_directories_of_the_launchers_own_words() -> None:
+    assert inside(request_for("--chdir=/d"), LOGIN)[-1] == "--cd-try=/d"
+    assert inside(request_for("-D", "sub"), LOGIN)[-1] == "--cd-try=/scratch/alice/run/sub"
+    assert inside(request_for("-wdir", "/d", launcher="guest"), LAPTOP, OMPI4)[-1] == "--cd-try=/d"
+    assert inside(request_for("-D", "/d", cd="/c"), LOGIN)[-1] == "--cd=/c"
+
+
+def test_homes() -> None:
+    assert inside(request_for(home=False), replace(LOGIN, directory="/home/alice")) == [
+        "--bind-try=/home/alice",
+        "--cd-try=/home/alice",
+    ]
+    argv = planned(request_for(home=True), replace(LOGIN, directory="/"), PLAIN, None).argv
+    assert "--home" in argv
+    assert not [word for word in argv if word.startswith(("--bind", "--set-env=HOME"))]
+    assert inside(request_for(), replace(LOGIN, home=None, directory="/")) == []
+
+
+def test_file_systems_of_the_site() -> None:
+    rows = tuple(Row(path, "r", "site.toml:1") for path in ("/home", "/scratch"))
+    ours = replace(OURS, filesystems=rows)
+    argv = plan(request_for(bind=("/other:/home",)), LOGIN, ours, PLAIN, None).argv
+    assert [word for word in argv if word.startswith("--bind")] == [
+        "--bind-try=/scratch",
+        "--bind-try=/home/alice",
+        "--bind=/other:/home",
+    ]
+
+
+def test_a_tmpdir_in_tmp_needs_no_bind() -> None:
+    for tmpdir, wanted in ((None, True), ("/scratch/t", True), ("/tmp", False), ("/tmp/t", False)):
+        words = inside(request_for("-np", "2"), replace(MPIRUN, tmpdir=tmpdir), OMPI4)
+        assert ("--bind-try=$TMPDIR" in words) is wanted
+
+
+def test_an_unknown_release_is_told_what_all_must_be() -> None:
+    argv = planned(request_for("-n2"), LAPTOP, replace(OMPI4, version=""), None).argv
+    assert len([word for word in argv if word.startswith("--env-default")]) == 2
+
+
+def test_the_users_variables_come_last_and_the_strongest_of_them_at_the_very_end() -> None:
+    said = options.from_command_line({"unset-env": ("A",), "set-env": ("B=1",)})
+    twins = options.from_environment({"CHLAUNCH_SET_ENV": "A=2"})
+    request = Request(options.merge(*OURS.layers, twins, said), (), ("x",))
+    argv = planned(request, LOGIN, OMPI5).argv
+    assert [word for word in argv if "env" in word and "image" not in word][-3:] == [
+        "--set-env=A=2",
+        "--unset-env=A",
+        "--set-env=B=1",
+    ]
+
+
+def test_planning_is_total() -> None:
+    """Every combination gives a plan or a refusal."""
+    for context in (LAPTOP, MPIRUN, LOGIN, replace(LOGIN, place="step", world=2), Context("/ch-run")):
+        for image in (OMPI4, OMPI5, PLAIN, MPICH):
+            for launcher in ("auto", "srun", "mpirun", "guest"):
+                for mpi in ("auto", "none", "pmix"):
+                    for offer in (DEBIAN, WITHOUT_PMIX, None):
+                        request = request_for("-n2", launcher=launcher, mpi=mpi)
+                        try:
+                            made = planned(request, context, image, offer)
+                        except RefusedError:
+                            continue
+                        assert "/ch-run" in " ".join(made.argv)
+                        assert made.argv[-2:] == ("./a.out", "in put")
+                        assert all(row.value and row.reason and row.origin for row in made.reasons)

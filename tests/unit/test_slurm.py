@@ -1,0 +1,102 @@
+"""What Slurm said, in texts captured from real ones, and where its configuration is looked for."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chlaunch import slurm
+from chlaunch.errors import SlurmError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Debian 12's Slurm 22.05.8
+SLURM_22 = """\
+MPI plugin types are...
+\tpmix
+\tnone
+\tcray_shasta
+\tpmi2
+specific pmix plugin versions available: pmix_v4
+"""
+# Slurm 24.05 with two PMIx
+SLURM_24 = """\
+MPI plugin types are...
+\tnone
+\tpmix
+\tpmi2
+\tcray_shasta
+specific pmix plugin versions available: pmix_v4,pmix_v5
+"""
+# Ubuntu 18.04's Slurm 17.11 with PMIx 3 (NVIDIA/deepops issue 494)
+SLURM_17 = """\
+srun: MPI types are...
+srun: none
+srun: openmpi
+srun: pmi2
+srun: pmix_v3
+srun: pmix
+"""
+# Debian 12's without a configuration
+NO_CONFIGURATION = """\
+srun: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
+srun: error: fetch_config: DNS SRV lookup failed
+srun: error: _establish_config_source: failed to fetch config
+srun: fatal: Could not establish a configuration source
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "plugins"),
+    [
+        (SLURM_22, ("pmix", "none", "cray_shasta", "pmi2", "pmix_v4")),
+        (SLURM_24, ("none", "pmix", "pmi2", "cray_shasta", "pmix_v4", "pmix_v5")),
+        (SLURM_17, ("none", "openmpi", "pmi2", "pmix_v3", "pmix")),
+        (NO_CONFIGURATION, ()),
+        ("", ()),
+    ],
+)
+def test_plugins(text: str, plugins: tuple[str, ...]) -> None:
+    assert slurm.mpi_plugins(text) == plugins
+
+
+def test_stdout_or_stderr() -> None:
+    assert slurm.understood(SLURM_22, "").plugins == slurm.understood("", SLURM_22).plugins
+    assert slurm.understood("", SLURM_17).plugins[-1] == "pmix"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "message"),
+    [(NO_CONFIGURATION, "establish a configuration source"), ("", "it printed nothing")],
+)
+def test_an_answer_without_a_plugin(stderr: str, message: str) -> None:
+    with pytest.raises(SlurmError, match=message) as caught:
+        slurm.understood("", stderr)
+    assert "--ch-mpi=TYPE" in caught.value.hint
+
+
+def test_no_answer() -> None:
+    start = time.monotonic()
+    with pytest.raises(SlurmError, match=r"sleep 60 gave no answer in 0\.2 s"):
+        slurm.ask(["sleep", "60"], 0.2)
+    assert time.monotonic() - start < 10
+
+
+def test_no_srun(tmp_path: Path) -> None:
+    with pytest.raises(SlurmError, match="can't execute"):
+        slurm.offer(str(tmp_path / "srun"))
+
+
+def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    srun = tmp_path / "bin/srun"
+    monkeypatch.setattr(slurm, "CONFIGURATIONS", ())
+    assert slurm.configuration(str(srun), {}) is None
+    (tmp_path / "etc").mkdir()
+    own = tmp_path / "etc/slurm.conf"
+    own.touch()
+    assert slurm.configuration(str(srun), {}) == str(own)
+    assert slurm.configuration(str(srun), {"SLURM_CONF": "/nowhere"}) is None
+    assert slurm.configuration("/usr/bin/srun", {"SLURM_CONF": str(own)}) == str(own)
