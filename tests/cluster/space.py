@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    Command = str | Sequence[str | os.PathLike[str]]  # a str is for the shell
+    Command = str | Sequence[object]  # a str is for the shell; of another sequence, each word's str()
     Files = int | IO[str] | None
 
 START_SECONDS = 30
@@ -128,7 +128,7 @@ class Space:
                 *self.enter(),
                 *("setpriv", *identity, *(["--inh-caps=-all"] if user.uid else []), "--"),
                 *("env", "-i", "-C", directory, *(f"{key}={value}" for key, value in variables.items())),
-                *(["sh", "-c", command] if isinstance(command, str) else command),
+                *(["sh", "-c", command] if isinstance(command, str) else map(str, command)),
             ],
             stdin=stdin,
             stdout=stdout,
@@ -144,23 +144,30 @@ class Space:
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` to its end without input; return what it wrote and its exit code, or its signal."""
         process = self.popen(command, subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE, **options)
-        with process:
-            try:
-                output, errors = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired as expired:
-                kill_tree(process.pid)
-                output, errors = process.communicate()
-                expired.add_note(f"stdout:\n{output}\nstderr:\n{errors}")
-                raise
-            except BaseException:
-                kill_tree(process.pid)
-                raise
-        result = subprocess.CompletedProcess(command, process.returncode, output, errors)
+        result = finish(process, timeout)
         if check and result.returncode:
-            failure = subprocess.CalledProcessError(result.returncode, command, output, errors)
-            failure.add_note(f"stdout:\n{output}\nstderr:\n{errors}")
+            failure = subprocess.CalledProcessError(
+                result.returncode, result.args, result.stdout, result.stderr
+            )
+            failure.add_note(f"stdout:\n{result.stdout}\nstderr:\n{result.stderr}")
             raise failure
         return result
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Return what a process wrote and its exit code; one that takes too long is killed with all it started."""
+    with process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as expired:
+            kill_tree(process.pid)
+            output, errors = process.communicate()
+            expired.add_note(f"stdout:\n{output}\nstderr:\n{errors}")
+            raise
+        except BaseException:
+            kill_tree(process.pid)
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def script(lines: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cluster import Cluster
 from machine import STATE_PREFIX, Machine
+from space import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ def test_users_are_kept_apart(cluster: Cluster) -> None:
     jobs = [
         cluster.popen(["srun", "-w", "n1", "sh", "-c", "id -un; hostname"], user=u) for u in ("alice", "bob")
     ]
-    assert [job.communicate(timeout=60)[0].split() for job in jobs] == [["alice", "n1"], ["bob", "n1"]]
+    assert [finish(job).stdout.split() for job in jobs] == [["alice", "n1"], ["bob", "n1"]]
 
 
 def test_exit_codes_are_real(cluster: Cluster) -> None:
@@ -121,8 +122,7 @@ def test_nothing_is_left_after_stopping(clean_host: Callable[[], None]) -> None:
         assert _members(namespaces)
     assert not _members(namespaces)
     assert not state.exists()
-    assert job.wait(timeout=GONE_SECONDS) != 0
-    job.communicate()
+    assert finish(job, GONE_SECONDS).returncode != 0
     clean_host()
 
 
