@@ -1,0 +1,175 @@
+"""ch-launch as a command: words in, words out, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chlaunch.cli import launch as cli
+from chlaunch.cli import shared
+from chlaunch.errors import EXIT_CODES, ChlaunchError
+from chlaunch.launch.options import OPTIONS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MAIN = "import sys; from chlaunch.cli.launch import main; main()"
+
+
+def run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run ch-launch in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *words],
+        env={**environment, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+
+def test_a_plan_runs(image: Path, environment: dict[str, str]) -> None:
+    ch_run = Path(environment["CHLAUNCH_CH_RUN"])
+    ch_run.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 7\n')
+    done = run(["-n", "2", str(image), "--", "app", "a b"], environment)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.splitlines()[-6:] == ["--", "mpirun", "-n", "2", "app", "a b"]
+    assert done.stderr == ""
+
+
+def test_dry_run_is_one_line_that_does_the_same(image: Path, environment: dict[str, str]) -> None:
+    dry = run(["--ch-dry-run", "-n2", str(image), "--", "app", "$(rm -r /)"], environment)
+    assert (dry.returncode, dry.stderr, dry.stdout.count("\n")) == (0, "", 1)
+    assert shlex.split(dry.stdout)[-4:] == ["mpirun", "-n2", "app", "$(rm -r /)"]
+
+
+def test_explain(image: Path, environment: dict[str, str]) -> None:
+    done = run(["--ch-dry-run", "--ch-explain", "--ch-bind=/a", str(image), "--", "app"], environment)
+    assert "ch-launch: bind /a: asked for [command line (--ch-bind)]" in done.stderr.splitlines()
+    assert re.search(r"unset LD_PRELOAD: .* \[site-configs/slurm-pmix\.toml:\d+\]", done.stderr)
+
+
+def test_json(image: Path, environment: dict[str, str]) -> None:
+    done = run(["--ch-dry-run", "--ch-json", str(image), "--", "app"], environment)
+    plan = json.loads(done.stdout)
+    assert plan["argv"][0] == environment["CHLAUNCH_CH_RUN"]
+    assert set(plan) == {"argv", "environment", "reasons", "notes"}
+    assert set(plan["reasons"][0]) == {"what", "why", "origin"}
+    done = run(["--ch-json", str(image), "--", "app"], environment)
+    assert done.stdout == ""
+    assert json.loads(done.stderr)["argv"] == plan["argv"]
+
+
+def test_the_environment_is_not_passed_on(image: Path, environment: dict[str, str]) -> None:
+    done = run(["--", "app"], {**environment, "CHLAUNCH_IMAGE": str(image), "CHLAUNCH_DRY_RUN": "1"})
+    assert "--unset-env=CHLAUNCH_*" in shlex.split(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["IMAGE", "app"], 64, ("no `--` between", "usage: ch-launch")),
+        (["IMAGE", "--"], 64, ("no command after `--`", "usage: ch-launch")),
+        (["--ch-unknown", "IMAGE", "--", "app"], 64, ("unknown option --ch-unknown", "--help")),
+        (["--ch-write=yes", "IMAGE", "--", "app"], 64, ("does not take a value", "--help")),
+        (["--ch-uid=root", "IMAGE", "--", "app"], 64, ("uid must be a number, not root", "--ch-uid")),
+        (["--ch-cd=", "IMAGE", "--", "app"], 64, ("cd is empty", "--ch-cd")),
+        (["--ch-launcher=pbs", "IMAGE", "--", "app"], 64, ("launcher must be one of", "--ch-launcher")),
+        (["./nowhere", "--", "app"], 31, ("can't find image: ./nowhere: No such file", "last word")),
+        (["nowhere", "--", "app"], 31, ("no image is named nowhere", "with a slash")),
+        (
+            ["--ch-launcher=srun", "IMAGE", "--", "app"],
+            2,
+            ("there is no srun in PATH", "--ch-launcher=guest"),
+        ),
+        (["--ch-site=/nowhere", "IMAGE", "--", "app"], 64, ("can't read /nowhere", "")),
+    ],
+)
+def test_failures(
+    image: Path, environment: dict[str, str], words: list[str], code: int, said: tuple[str, str]
+) -> None:
+    done = run([str(image) if word == "IMAGE" else word for word in words], environment)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (code, "")
+    assert lines[0].startswith("ch-launch: error: ")
+    assert said[0] in lines[0]
+    assert all(line.startswith("ch-launch: hint: ") for line in lines[1:])
+    assert said[1] in "".join(lines[1:])
+
+
+def test_a_launcher_that_can_not_be_executed(image: Path, environment: dict[str, str]) -> None:
+    Path(environment["CHLAUNCH_CH_RUN"]).write_bytes(b"\x00\x01not a program")
+    done = run([str(image), "--", "app"], environment)
+    assert done.returncode == 49
+    assert "Exec format error" in done.stderr
+
+
+def test_debug_gives_a_traceback(environment: dict[str, str]) -> None:
+    for words, variables in (["--ch-debug"], {}), ([], {"CHLAUNCH_DEBUG": "1"}):
+        done = run([*words, "./nowhere", "--", "app"], {**environment, **variables})
+        assert "Traceback" in done.stderr
+    assert "Traceback" not in run(["./nowhere", "--", "--ch-debug"], environment).stderr
+
+
+def test_help_and_version(environment: dict[str, str]) -> None:
+    text = run(["--help"], environment).stdout
+    for option in OPTIONS:
+        assert f"--ch-{option.name}" in text
+        if option.metavar:
+            assert f"--ch-{option.name}={option.metavar}" in text
+    assert re.fullmatch(r"ch-launch \S.*\n", run(["--version"], environment).stdout)
+
+
+def test_slow_modules_stay_out(image: Path, environment: dict[str, str]) -> None:
+    program = (
+        "import sys; from chlaunch.cli.launch import launch; import os;"
+        f"launch(['--ch-dry-run', '-n2', {str(image)!r}, '--', 'x'], os.environ);"
+        "print(*sorted(sys.modules), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    modules = set(done.stdout.split())
+    assert "click" in modules
+    slow = {
+        "requests",
+        "rich",
+        "pyslurm",
+        "mpi4py",
+        "numpy",
+        "subprocess",
+        "difflib",
+        "importlib.metadata",
+        "json",
+    }
+    assert not modules & slow
+
+
+def test_exit_codes_are_in_the_table() -> None:
+    family = [ChlaunchError]
+    for kind in family:
+        family += kind.__subclasses__()
+        assert kind.exit_code in EXIT_CODES
+        assert kind.__name__ in str(sys.modules["chlaunch.errors"].__doc__)
+    assert len(family) > 5
+
+
+def test_an_interrupt_is_no_traceback() -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    assert shared.run("x", interrupted, []) == 130
+
+
+def test_every_row_becomes_an_option_of_click() -> None:
+    names = {name.removeprefix("ch_").replace("_", "-") for name in cli.parse(())}
+    assert names == {option.name for option in OPTIONS}
+    assert os.environ.get("CHLAUNCH_UNKNOWN") is None
