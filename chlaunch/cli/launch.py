@@ -61,7 +61,7 @@ def launch(words: list[str], environment: Mapping[str, str]) -> int:
         shared.say(NAME, f"warning: {note}")
     if dry_run:
         if not settings.is_on("json"):
-            click.echo(plan.line())
+            click.echo(os.fsencode(plan.line()))  # words need not be UTF-8
         return 0
     return become(plan, environment)
 
@@ -73,7 +73,6 @@ def become(plan: Plan, environment: Mapping[str, str]) -> int:
         ExecError: the launcher could not be executed.
 
     """
-    sys.stdout.flush()
     try:
         os.execvpe(plan.argv[0], plan.argv, {**environment, **plan.environment})  # noqa: S606
     except OSError as error:

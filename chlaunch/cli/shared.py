@@ -27,11 +27,17 @@ def run(name: str, command: Callable[[list[str], Mapping[str, str]], int], words
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has gone; nothing is left to flush
         return 141
+    except OSError as error:
+        if _is_debugging(words):
+            raise
+        say(name, f"error: {error.filename or 'output'}: {error.strerror}")
+        return ChlaunchError.exit_code
 
 
 def say(name: str, line: str) -> None:
-    """Print one line to stderr, headed by the command's name."""
-    print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  the one place that prints to stderr
+    """Print one line to stderr, headed by the command's name; nowhere if stderr is closed."""
+    if sys.stderr is not None:
+        print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  the one place that prints to stderr
 
 
 def _is_debugging(words: list[str]) -> bool:

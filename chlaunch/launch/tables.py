@@ -84,7 +84,7 @@ def read(path: Path, label: str) -> Document:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_invalid(label, str(error))) from error
+        raise ConfigError(_invalid(label, text, str(error))) from error
     return Document(label, data, dict(_positions(text)))
 
 
@@ -176,10 +176,12 @@ def _positions(text: str) -> Iterator[tuple[tuple[str, int, str], int]]:
             yield (section, count[section], found[1]), number
 
 
-def _invalid(label: str, complaint: str) -> str:
+def _invalid(label: str, text: str, complaint: str) -> str:
     """Return tomllib's complaint with the line where compilers put it.
 
     tomllib ends its messages with "(at line 3, column 7)" or "(at end of document)".
     """
     found = re.search(r"^(.*) \(at line (\d+), column \d+\)$", complaint)
-    return f"{label}:{found[2]}: not TOML: {found[1]}" if found else f"{label}: not TOML: {complaint}"
+    if found:
+        return f"{label}:{found[2]}: not TOML: {found[1]}"
+    return f"{label}:{len(text.splitlines())}: not TOML: {complaint}"

@@ -48,7 +48,7 @@ def load(tmp_path: Path, text: str, user: str = "") -> Site:
         ("[[filesystem]]\npath = 'data'\nreason = 'r'\n", ":2: path must be absolute", ""),
         ("[options\n", ":1: not TOML: Expected ']'", ""),
         ("a = \n", ":1: not TOML: Invalid value", ""),
-        ("a = '''\n", ": not TOML: ", ""),
+        ("a = '''\n", ":1: not TOML: ", ""),
     ],
 )
 def test_errors_name_file_line_and_nearest_key(tmp_path: Path, text: str, message: str, hint: str) -> None:

@@ -1,0 +1,39 @@
+"""The manual pages say what the tables say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from chlaunch.errors import EXIT_CODES
+from chlaunch.launch import site
+from chlaunch.launch.options import OPTIONS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_ch_launch_lists_every_option_and_its_twin() -> None:
+    text = (DOCS / "ch-launch.1").read_text()
+    listed = re.findall(r"^\.It Fl -ch-([a-z-]+)", text, re.MULTILINE)
+    assert listed == [option.name for option in OPTIONS]
+    for option in OPTIONS:
+        if option.kind == "switch":
+            assert f".It Fl -ch-{option.name} | -ch-no-{option.name}\n" in text
+    twins = re.findall(r"^\.It Ev (CHLAUNCH_\w+)$", text, re.MULTILINE)
+    assert twins == [*(option.variable for option in OPTIONS), "CHLAUNCH_CH_RUN"]
+
+
+def test_ch_launch_lists_every_exit_code() -> None:
+    text = (DOCS / "ch-launch.1").read_text()
+    for code, meaning in EXIT_CODES.items():
+        if code:
+            assert f".It {code}\n{meaning[0].upper()}{meaning[1:]}.\n" in text
+
+
+def test_chlaunch_site_lists_every_key() -> None:
+    text = (DOCS / "chlaunch-site.5").read_text()
+    for part in re.split(r"^\.Ss ", text, flags=re.MULTILINE)[1:]:
+        name = part.splitlines()[0].strip("[]")
+        (section,) = (section for section in site.SECTIONS if section.name == name)
+        assert re.findall(r"^\.It Ic (\S+) ", part, re.MULTILINE) == [key.name for key in section.keys]
+    assert text.count("\n.Ss ") == len(site.SECTIONS)
