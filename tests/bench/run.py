@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,8 @@ class Bench:
 
     def rounds(self, count: int, runs: int, commands: Mapping[str, Command]) -> dict[str, list[float]]:
         """Return the times of each command, measured in turns so that a noisy moment meets all alike."""
-        return alternate(
-            runs, {name: lambda c=command: self.milliseconds(count, c) for name, command in commands.items()}
-        )
+        measures = {name: partial(self.milliseconds, count, command) for name, command in commands.items()}
+        return alternate(runs, measures)
 
 
 def alternate(runs: int, measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -270,9 +271,12 @@ def test_version(runtime: Runtime) -> None:
     assert "join" in described["features"]
 
 
-def test_help_names_every_option(runtime: Runtime) -> None:
-    text = runtime("--help").stdout
-    assert {"--bind", "--cd", "--join-tag", "--set-env", "--write"} <= set(re.findall(r"--[a-z-]+", text))
+def test_manual_names_every_option(runtime: Runtime) -> None:
+    """The words of --help and of ch-run(1) are the same set."""
+    offered = set(re.findall(r"--([a-z-]+)", runtime("--help").stdout))
+    page = Path(__file__).parents[2] / "docs/ch-run.1"
+    described = set(re.findall(r"Fl -([a-z-]+)|, -([a-z-]+)|-(json)", page.read_text()))
+    assert offered == {word for words in described for word in words if word}
 
 
 def test_links_libc_only(runtime: Runtime) -> None:
