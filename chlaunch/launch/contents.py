@@ -120,6 +120,11 @@ def _working_directory(settings: Settings, context: Context, site: Site) -> tupl
     seen = _already_seen(path, settings, context, site)
     if seen is not None:
         return None, seen
+    asked = settings.last("home")
+    if asked is not None and asked.value is False and context.home and is_below(context.home, path):
+        return None, Row(
+            "working directory not bound", f"no home was asked for, and {path} shows it", asked.origin
+        )
     if ":" in path:
         return None, Row("working directory not bound", f"a path with a colon can't be: {path}", OURS)
     for tree in site.trees:

@@ -250,10 +250,12 @@ def test_directories_of_the_launchers_own_words() -> None:
 
 
 def test_homes() -> None:
-    assert inside(request_for(home=False), replace(LOGIN, directory="/home/alice")) == [
-        "--bind-try=/home/alice",
-        "--cd-try=/home/alice",
-    ]
+    for directory in ("/home/alice", "/home"):
+        assert inside(request_for(home=False), replace(LOGIN, directory=directory)) == [
+            f"--cd-try={directory}"
+        ]
+    below = inside(request_for(home=False), replace(LOGIN, directory="/home/alice/run"))
+    assert below == ["--bind-try=/home/alice/run", "--cd-try=/home/alice/run"]
     argv = planned(request_for(home=True), replace(LOGIN, directory="/"), PLAIN, None).argv
     assert "--home" in argv
     assert not [word for word in argv if word.startswith(("--bind", "--set-env=HOME"))]
