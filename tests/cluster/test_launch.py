@@ -119,7 +119,7 @@ def test_batch_script(slurm: Cluster, ch_launch: Path, image_ompi4: Path) -> Non
 def test_the_hosts_mpirun(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> None:
     host = slurm.run(["mpirun", "--version"], check=True).stdout.split()[3]
     if host.startswith("5") and "ompi4" in image_mpi.name:
-        return  # Open MPI 4 finds no server under Open MPI 5's mpirun, container or not
+        pytest.skip("Open MPI 4 finds no server under Open MPI 5's mpirun, container or not")
     job = slurm.run(
         [ch_launch, "--ch-launcher=mpirun", "-np", "4", "--oversubscribe", image_mpi, "--", *PROBE]
     )
