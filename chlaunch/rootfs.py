@@ -16,6 +16,9 @@ from chlaunch.errors import ImageError
 # The kernel gives up with ELOOP after as many (MAXSYMLINKS, path_resolution(7)).
 LINKS_MAX = 40
 
+# Directories that ch-run can't do without: it binds the host's there.
+NEEDED = ("/dev", "/proc", "/sys")
+
 
 @dataclass(frozen=True)
 class Rootfs:
@@ -93,8 +96,10 @@ def open_image(path: str) -> Rootfs:
     if not stat.S_ISDIR(mode):
         raise ImageError(f"image is not a directory: {path}", "this version runs images that are directories")
     image = Rootfs(absolute)
-    if image.locate("/dev") is None:
-        raise ImageError(
-            f"image has no /dev: {path}", "an image is a directory that holds a whole root file system"
-        )
+    for needed in NEEDED:
+        there = image.locate(needed)
+        if there is None or not there.is_dir():
+            raise ImageError(
+                f"image has no {needed}: {path}", "an image is the directory of a whole root file system"
+            )
     return image

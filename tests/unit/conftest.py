@@ -18,7 +18,7 @@ def image(tmp_path: Path) -> Path:
     (libraries / "openmpi/lib").mkdir(parents=True)
     (libraries / "openmpi/lib/libmpi.so.40.30.4").touch()
     (libraries / "libmpi.so.40").symlink_to("openmpi/lib/libmpi.so.40.30.4")
-    for name in ("dev", "usr/bin", "etc/alternatives"):
+    for name in ("dev", "proc", "sys", "usr/bin", "etc/alternatives"):
         (root / name).mkdir(parents=True)
     (root / "usr/bin/mpirun.openmpi").touch()
     (root / "etc/alternatives/mpirun").symlink_to("/usr/bin/mpirun.openmpi")

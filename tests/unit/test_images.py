@@ -44,11 +44,14 @@ def test_open_image(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
     assert open_image("./image/../image/") == Rootfs(str(image))
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "part/dev").mkdir(parents=True)
+    (tmp_path / "part/proc").touch()
     for word, message in {
         "./nowhere": "can't find image: ./nowhere: No such file or directory",
         "./file/x": "can't find image: ./file/x: Not a directory",
         "./file": "image is not a directory: ./file",
         "./empty": "image has no /dev: ./empty",
+        "./part": "image has no /proc: ./part",
     }.items():
         with pytest.raises(ImageError) as caught:
             open_image(word)
