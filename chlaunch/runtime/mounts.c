@@ -287,17 +287,23 @@ static int home_attach(struct assembly *assembly, const struct container *contai
 	return bind_attach(assembly, getenv("HOME"), target, failure);
 }
 
-/* $TMPDIR, else /tmp; in the container it is /tmp. */
-static int tmp_attach(struct assembly *assembly, struct failure *failure)
+const char *mounts_tmp(void)
 {
 	const char *source = getenv("TMPDIR");
+
+	return source == NULL || source[0] == '\0' ? "/tmp" : source;
+}
+
+static int tmp_attach(struct assembly *assembly, struct failure *failure)
+{
+	const char *source = mounts_tmp();
 	struct stat status;
 
-	if (source != NULL && (stat(source, &status) < 0 || !S_ISDIR(status.st_mode))) {
+	if (stat(source, &status) < 0 || !S_ISDIR(status.st_mode)) {
 		notice(failure, NOTICE_WARNING, "$TMPDIR is no directory here, /tmp is used: %s", source);
-		source = NULL;
+		source = "/tmp";
 	}
-	return bind_attach(assembly, source == NULL ? "/tmp" : source, "/tmp", failure);
+	return bind_attach(assembly, source, "/tmp", failure);
 }
 
 /* Make the current directory the root, and let go of the old one. */

@@ -11,6 +11,9 @@ int mounts_build(const struct container *container, struct failure *failure);
 /* The words of an optional bind's source: $NAME at its start replaced. Left alone where there is none. */
 const char *mounts_source(const struct bind *bind, char *buffer, size_t size);
 
+/* What becomes the container's /tmp: $TMPDIR, else /tmp. */
+const char *mounts_tmp(void);
+
 /* Bind the mount tree at directory/source onto the descriptor point. */
 int mounts_bind(int directory, const char *source, int point, struct failure *failure);
 

@@ -98,7 +98,7 @@ uint64_t rendezvous_container(const struct container *container)
 		hash = hash_word(hash, mounts_source(&container->binds[i], buffer, sizeof buffer));
 		hash = hash_word(hash, container->binds[i].target);
 	}
-	hash = hash_word(hash, getenv("TMPDIR"));
+	hash = hash_word(hash, mounts_tmp()); /* Slurm sets TMPDIR=/tmp for the first task of a node only */
 	hash = hash_word(hash, container->home ? getenv("HOME") : NULL);
 	return hash_word(hash, (const char[]){container->write ? 'w' : 'r', container->home ? 'h' : '-',
 					      container->keep_passwd ? 'k' : '-', '\0'});

@@ -61,6 +61,15 @@ def test_siblings_read_each_others_memory(runtime: Runtime, flag: str, works: bo
     assert sorted(result.stdout.splitlines()) == expected
 
 
+def test_tmpdir_of_slurms_first_task(runtime: Runtime) -> None:
+    """Slurm 22.05 gives TMPDIR=/tmp to the first task of a node only: still the same container."""
+    script = f"'{SPACES}; sleep 0.5'"
+    result = runtime.shell(
+        f"TMPDIR=/tmp $CH_RUN --join $IMAGE -- sh -c {script} & $CH_RUN --join $IMAGE -- sh -c {script}; wait"
+    )
+    assert len(spaces(result.stdout)) == 1
+
+
 def test_first_rank_exits_at_once(runtime: Runtime) -> None:
     result = runtime.shell("for i in $(seq 50); do $CH_RUN --join $IMAGE -- true || echo failed; done 2>&1")
     assert (result.stdout, result.returncode) == ("", 0)
@@ -310,11 +319,11 @@ def test_dead_tags_are_cleared_away(runtime: Runtime) -> None:
 def test_later_ranks_find_any_living_member(runtime: Runtime) -> None:
     """The creator has gone, a later rank lives on: newcomers still enter the same namespaces."""
     script = (
-        'run() { $CH_RUN --join-tag=chain $IMAGE -- sh -c "$1"; }; mkfifo ~/a ~/b; '
+        'run() { $CH_RUN --join-tag=chain $IMAGE -- sh -c "$1"; }; '
         f"run '{SPACES}; echo >/tmp/up; read x </tmp/a' & until [ -e /tmp/up ]; do :; done; rm /tmp/up; "
         f"run '{SPACES}; echo >/tmp/up; read x </tmp/b' & until [ -e /tmp/up ]; do :; done; echo >/tmp/a; wait %1; "
         f"run '{SPACES}'; echo >/tmp/b; wait"
     )
-    result = runtime.shell(f"rm -f ~/a ~/b /tmp/a /tmp/b; mkfifo /tmp/a /tmp/b; {script}")
+    result = runtime.shell(f"rm -f /tmp/a /tmp/b; mkfifo /tmp/a /tmp/b; {script}")
     assert len(re.findall("user:", result.stdout)) == 3
     assert len(spaces(result.stdout)) == 1

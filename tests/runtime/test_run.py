@@ -70,8 +70,8 @@ def test_exit_status_is_the_commands(runtime: Runtime, script: str, status: int)
 
 
 def test_no_descriptor_leaks(runtime: Runtime) -> None:
-    runtime.machine.run("mkdir -p ~/a", check=True)
-    result = runtime.output("ls /proc/self/fd", "--join-tag=fds", "-b", "/home/alice/a:/missing/point")
+    runtime.machine.run("mkdir -p ~/empty", check=True)
+    result = runtime.output("ls /proc/self/fd", "--join-tag=fds", "-b", "/home/alice/empty:/missing/point")
     assert result.split() == ["0", "1", "2", "3"]  # 3 is how ls reads the directory
 
 
