@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,7 @@ def test_nothing_is_left_after_killing_the_maker(clean_host: Callable[[], None])
     command = [sys.executable, str(CLUSTER_PY), "--", "sh", "-c", payload]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as maker:
         assert maker.stdout is not None
-        namespaces = {line.strip() for line in iter(maker.stdout.readline, "\n")}
+        namespaces = {line.strip() for line in takewhile(str.strip, maker.stdout)}
         assert len(namespaces) == 3
         assert _members(namespaces)
         maker.kill()
@@ -143,8 +144,9 @@ def test_nothing_is_left_after_killing_the_maker(clean_host: Callable[[], None])
 
 
 @pytest.fixture
-def clean_host() -> Callable[[], None]:
+def clean_host(machine: Machine) -> Callable[[], None]:
     """Return a function that compares the host's mounts, interfaces and users with what they are now."""
+    assert machine  # it is started before, and where it can't be these tests are skipped
 
     def seen() -> list[str]:
         links = subprocess.run(["ip", "-brief", "link"], check=True, capture_output=True, text=True).stdout
