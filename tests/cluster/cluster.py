@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Self, Unpack
 
 from machine import Machine, replace
-from space import ROOT_PATH, START_SECONDS, MachineError, Space, UnavailableError, script
+from space import ROOT_PATH, START_SECONDS, MachineError, Space, UnavailableError, readable_files, script
 
 if TYPE_CHECKING:
     import os
@@ -74,20 +74,13 @@ class Cluster:
     def __enter__(self) -> Self:
         """Start everything; return when Slurm says that all nodes are idle."""
         _check_slurm()
-        self.machine.make_state()
-        try:
-            self._configure()
-            self.machine.start([*self._network_lines(), *_munge_lines(self._log), *self._controller_lines()])
-            for name, node in self._nodes.items():
-                node.start(
-                    script(self._node_lines(name)), self._log / f"{name}.log", inside=self._beside(name)
-                )
-            for name, node in self._nodes.items():
-                node.await_ready(self._log / f"{name}.log")
-            self._await_idle()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        with readable_files():
+            self.machine.make_state()
+            try:
+                self._start()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
@@ -160,6 +153,16 @@ class Cluster:
         """Return the prefix that enters the login node, but the network namespace made for the node."""
         login = self.machine.login
         return login.enter(net=f"/proc/{login.init_pid}/root/run/netns/{name}")
+
+    def _start(self) -> None:
+        self._configure()
+        self.machine.start([*self._network_lines(), *_munge_lines(self._log), *self._controller_lines()])
+        for name, node in self._nodes.items():
+            lines = script(self._node_lines(name))
+            node.start(lines, self._log / f"{name}.log", inside=self._beside(name))
+        for name, node in self._nodes.items():
+            node.await_ready(self._log / f"{name}.log")
+        self._await_idle()
 
     def _configure(self) -> None:
         """Write what the daemons read: /etc/slurm, /etc/munge and /etc/hosts, on all nodes the same."""

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from space import readable_files
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -60,8 +62,7 @@ def image(name: str) -> Path:
         return path
     if os.geteuid() != 0:
         raise ImageUnavailableError(f"making the image {name} needs root")
-    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with _locked(cache / f".{name}.lock"):
+    with readable_files(), _locked(cache / f".{name}.lock"):
         if not path.is_dir():  # somebody else may have made it meanwhile
             _make(recipe, path)
     return path
@@ -76,14 +77,12 @@ def _make(recipe: Recipe, path: Path) -> None:
     start = time.monotonic()
     unfinished = path.with_name(f".{path.name}.unfinished")
     _remove(unfinished)  # of a run that was killed
-    umask = os.umask(0o022)
     try:
         unfinished.mkdir()
         recipe.make(unfinished)
         _finish(unfinished)
         unfinished.rename(path)
     finally:
-        os.umask(umask)
         _remove(unfinished)
     sys.stderr.write(f"image {recipe.name} made in {time.monotonic() - start:.1f} s\n")
 
@@ -108,6 +107,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

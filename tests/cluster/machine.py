@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self, Unpack
 
-from space import ROOT_PATH, Space, UnavailableError, User, script
+from space import ROOT_PATH, Space, UnavailableError, User, readable_files, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,12 +48,13 @@ class Machine:
 
     def __enter__(self) -> Self:
         """Start it."""
-        self.make_state()
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
+        with readable_files():
+            self.make_state()
+            try:
+                self.start()
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
 import subprocess
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Command = str | Sequence[object]  # a str is for the shell; of another sequence, each word's str()
     Files = int | IO[str] | None
@@ -99,7 +99,7 @@ class Space:
         if self._init is None:
             self._process.kill()
         else:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)
             os.close(self._init)
             self._init = None
@@ -177,11 +177,21 @@ def script(lines: Sequence[str]) -> str:
     )
 
 
+@contextmanager
+def readable_files() -> Iterator[None]:
+    """Make files that other users can read, whatever root's umask is."""
+    umask = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+
+
 def kill_tree(pid: int) -> None:
     """Kill a process and all that descend from it."""
     for child in _children(pid):
         kill_tree(child)
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 

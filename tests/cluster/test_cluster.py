@@ -102,6 +102,7 @@ def test_orphans_are_reaped(machine: Machine) -> None:
     _await(lambda: "cat" not in machine.run(["ps", "-eo", "comm="], check=True).stdout.split())
 
 
+@pytest.mark.usefixtures("cluster")  # the host can run one
 def test_hidden_directories_are_revealed(tmp_path: Path) -> None:
     hidden = tmp_path / "closed" / "open"
     hidden.mkdir(parents=True)
@@ -113,6 +114,7 @@ def test_hidden_directories_are_revealed(tmp_path: Path) -> None:
             assert cluster.run(["touch", hidden / "no"], node=node).returncode != 0
 
 
+@pytest.mark.usefixtures("cluster")  # the host can run one
 def test_nothing_is_left_after_stopping(clean_host: Callable[[], None]) -> None:
     with Cluster(2) as cluster:
         state = cluster.machine.state
@@ -127,6 +129,7 @@ def test_nothing_is_left_after_stopping(clean_host: Callable[[], None]) -> None:
     clean_host()
 
 
+@pytest.mark.usefixtures("cluster")  # the host can run one
 def test_nothing_is_left_after_killing_the_maker(clean_host: Callable[[], None]) -> None:
     payload = "srun -N2 readlink /proc/self/ns/pid; readlink /proc/self/ns/pid; echo; srun -N2 sleep infinity"
     command = [sys.executable, str(CLUSTER_PY), "--", "sh", "-c", payload]

@@ -126,6 +126,7 @@ def test_the_hosts_mpirun(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> N
     assert_world(job, {"login": 4})
 
 
+@pytest.mark.usefixtures("machine")  # the host can run one
 def test_without_slurm_and_mpi_the_images_own_starts_the_ranks(ch_launch: Path, image_mpi: Path) -> None:
     with Machine(reveal=[image_mpi.parent]) as laptop:
         for command in ("srun", "mpirun", "mpiexec"):
