@@ -272,7 +272,8 @@ def main() -> int:
     show(rows)
     output = CHECKOUT / "build/bench.json"
     output.parent.mkdir(exist_ok=True)
-    versions = subprocess.run([PEER, "--version"], capture_output=True, text=True, check=False)
+    asked = {**os.environ, "USER": "bench"}  # without it Debian's does not even tell its version
+    versions = subprocess.run([PEER, "--version"], capture_output=True, text=True, check=False, env=asked)
     report = {
         "kernel": platform.release(),
         "cores": os.cpu_count(),
