@@ -58,7 +58,7 @@ bench:
 man:
 	tests/setup.sh lint
 	mkdir -p build/man
-	for page in $(PAGES); do mandoc -T html -O style= "$$page" >"build/man/$${page##*/}.html" || exit; done
+	for page in $(PAGES); do mandoc -T html "$$page" >"build/man/$${page##*/}.html" || exit; done
 
 clean:
 	rm -rf .venv build
