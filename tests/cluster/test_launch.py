@@ -117,13 +117,15 @@ def test_batch_script(slurm: Cluster, ch_launch: Path, image_ompi4: Path) -> Non
 
 
 def test_the_hosts_mpirun(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> None:
-    host = slurm.run(["mpirun", "--version"], check=True).stdout.split()[3]
-    if host.startswith("5") and "ompi4" in image_mpi.name:
-        pytest.skip("Open MPI 4 finds no server under Open MPI 5's mpirun, container or not")
-    job = slurm.run(
-        [ch_launch, "--ch-launcher=mpirun", "-np", "4", "--oversubscribe", image_mpi, "--", *PROBE]
-    )
-    assert_world(job, {"login": 4})
+    options = ["--ch-launcher=mpirun", "-np", "4", "--oversubscribe"]
+    job = slurm.run([ch_launch, *options, image_mpi, "--", *PROBE])
+    version = slurm.run(["mpirun", "--version"], check=True).stdout.split()[3]
+    if version.startswith("5.") and image_mpi.name.startswith("ompi4"):
+        # Debian 12's Open MPI does not find the server of Debian 13's mpirun; that must not pass unseen.
+        assert job.returncode != 0
+        assert "singleton" in job.stdout + job.stderr
+    else:
+        assert_world(job, {"login": 4})
 
 
 @pytest.mark.usefixtures("machine")  # the host can run one
