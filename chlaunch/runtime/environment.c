@@ -31,7 +31,7 @@ void environment_home(const struct container *container, char *home, size_t size
 			snprintf(home, size, "%s", change->value);
 	}
 	if (home[0] == '\0')
-		snprintf(home, size, "%s", "/");
+		snprintf(home, size, "/");
 }
 
 /* $NAME items of a colon-separated value become the variable's value, or vanish where it is unset. */

@@ -7,7 +7,7 @@
 #include "container.h"
 #include "failure.h"
 
-/* What $HOME will be: the last --set-env=HOME=…, else /home/$USER with --home, else "" (root's or /). */
+/* What $HOME will be: the last --set-env=HOME=…, else /home/$USER with --home, else /. */
 void environment_home(const struct container *container, char *home, size_t size);
 
 /* Inside the container. Host files named by --set-env were read before, by environment_read. */
