@@ -13,12 +13,13 @@ class Bind:
     """One bind mount: a path of the host, and the absolute path in the container where it appears.
 
     The source of an optional one may begin with ``$NAME``, a variable of the node; such a bind is left out
-    where its source does not exist.
+    where its source does not exist. An optional one is never read-only: ch-run has no option for both.
     """
 
     source: str
     target: str
     optional: bool = False
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class VariableChange:
 
     ``set``: name=value, and ``$X`` items of value between colons are expanded. ``unset``: every variable
     whose name matches the glob in name. ``default``: name=value unless name is set. ``file``: value is a file
-    of NAME=VALUE lines on the host; None means the image's own /ch/environment.
+    of NAME=VALUE lines on the host; None means the image's own /ch/environment. ``file_nul``: the same with
+    NUL characters in place of line ends. literal (of ``set`` only): nothing is expanded.
     """
 
-    kind: Literal["set", "unset", "default", "file"]
+    kind: Literal["set", "unset", "default", "file", "file_nul"]
     name: str
     value: str | None = None
+    literal: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,20 @@ class Container:
     """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag."""
 
     image: str
+    storage: str | None = None
     binds: tuple[Bind, ...] = ()
     directory: str | None = None
     directory_optional: bool = False
     uid: int | None = None
     gid: int | None = None
     write: bool = False
+    write_fake: str | None = None
+    write_fake_rank: bool = False
+    private_tmp: bool = False
     home: bool = False
     keep_passwd: bool = False
+    fuse_single: bool = False
+    ld_cache: tuple[str, ...] = ()
     variables: tuple[VariableChange, ...] = ()
     join: bool = False
     join_tag: str | None = None
@@ -66,10 +75,23 @@ def _options(container: Container) -> Iterator[str]:
         yield _bind(bind)
     if container.directory is not None:
         yield f"--cd{'-try' if container.directory_optional else ''}={container.directory}"
-    flags = (("write", container.write), ("home", container.home), ("no-passwd", container.keep_passwd))
+    flags = (
+        ("write", container.write),
+        ("private-tmp", container.private_tmp),
+        ("home", container.home),
+        ("no-passwd", container.keep_passwd),
+        ("fuse-single", container.fuse_single),
+    )
     yield from (f"--{name}" for name, wanted in flags if wanted)
-    numbers = (("uid", container.uid), ("gid", container.gid))
-    yield from (f"--{name}={number}" for name, number in numbers if number is not None)
+    values = (
+        ("storage", container.storage),
+        ("write-fake", container.write_fake),
+        ("write-fake-scope", "rank" if container.write_fake_rank else None),
+        ("uid", container.uid),
+        ("gid", container.gid),
+    )
+    yield from (f"--{name}={value}" for name, value in values if value is not None)
+    yield from (f"--ld-cache={directory}" for directory in container.ld_cache)
     for change in container.variables:
         yield _variable(change)
     if container.join:
@@ -83,7 +105,8 @@ def _options(container: Container) -> Iterator[str]:
 def _bind(bind: Bind) -> str:
     """Return the option for one bind; the target is left out where it is the source, as ch-run assumes."""
     target = "" if bind.target == bind.source else f":{bind.target}"
-    return f"--bind{'-try' if bind.optional else ''}={bind.source}{target}"
+    kind = "-try" if bind.optional else "-ro" if bind.read_only else ""
+    return f"--bind{kind}={bind.source}{target}"
 
 
 def _variable(change: VariableChange) -> str:
@@ -93,5 +116,6 @@ def _variable(change: VariableChange) -> str:
     if change.kind == "default":
         return f"--env-default={change.name}={change.value}"
     if change.kind == "set":
-        return f"--set-env={change.name}={change.value}"
-    return "--set-env" if change.value is None else f"--set-env={change.value}"
+        return f"--{'env' if change.literal else 'set-env'}={change.name}={change.value}"
+    option = "--set-env0" if change.kind == "file_nul" else "--set-env"
+    return option if change.value is None else f"{option}={change.value}"

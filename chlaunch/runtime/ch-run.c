@@ -1,11 +1,13 @@
 /* ch-run: words in, a container entered; the one place that words failures and ends the process. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "container.h"
+#include "devices.h"
 #include "failure.h"
+#include "feature.h"
 #include "options.h"
 
 static int verbosity;
@@ -23,67 +25,85 @@ static void notice_print(enum notice_level level, const char *text)
 		say("info", text);
 }
 
+static void hint_print(enum failure_id id, const char *subject)
+{
+	const struct failure_row *row = failure_row(id);
+
+	if (verbosity >= 0)
+		fprintf(stderr, "ch-run[%d]: hint: %s: %s: %s [CH-%04u]\n", getpid(), row->message, subject,
+			row->remedy, row->code);
+}
+
 static int version_print(bool json)
 {
-	if (json)
-		puts("{\"version\": \"" CHLAUNCH_VERSION
-		     "\", \"features\": [\"directory\", \"join\", \"bind-try\", \"cd-try\", "
-		     "\"env-default\"]}");
-	else
+	if (!json) {
 		puts(CHLAUNCH_VERSION);
+		return EXIT_SUCCESS;
+	}
+	fputs("{\"version\": \"" CHLAUNCH_VERSION "\", \"features\": [", stdout);
+	features_print(", ");
+	puts("]}");
 	return EXIT_SUCCESS;
 }
 
-static bool any_variable(const char *const *names)
+/* The table of failures: code, exit code, message and remedy; tabs between them, or JSON. */
+static int errors_print(bool json)
 {
-	for (; *names != NULL; names++)
-		if (getenv(*names) != NULL)
-			return true;
-	return false;
-}
+	if (json)
+		putchar('[');
+	for (enum failure_id id = 0; id < FAILURE_COUNT; id++) {
+		const struct failure_row *row = failure_row(id);
 
-/*
- * Several tasks, and no launcher has told them of each other: an MPI program would run as that many jobs of
- * one rank. Said by the first task only; other programs are right to ignore it.
- */
-static void hint_singletons(void)
-{
-	static const char *const wired[] = {"PMIX_NAMESPACE",	    "PMI_FD", "PMI_RANK", "PMI_PORT",
-					    "OMPI_COMM_WORLD_RANK", NULL};
-	const char *tasks = getenv("SLURM_STEP_NUM_TASKS"), *rank = getenv("SLURM_PROCID");
-
-	if (verbosity < 0 || getenv("CHLAUNCH_NO_HINTS") != NULL || tasks == NULL || atoi(tasks) < 2 ||
-	    rank == NULL || strcmp(rank, "0") != 0 || any_variable(wired))
-		return;
-	fprintf(stderr,
-		"ch-run[%d]: hint: %s tasks, but srun gives no PMI: an MPI program would run as %s separate "
-		"jobs of one rank; "
-		"add --mpi=pmix (see srun --mpi=list), or silence this with CHLAUNCH_NO_HINTS=1\n",
-		getpid(), tasks, tasks);
+		if (json)
+			printf("%s{\"code\": \"CH-%04u\", \"exit\": %d, \"message\": \"%s\", \"remedy\": "
+			       "\"%s\"}",
+			       id == 0 ? "" : ",\n ", row->code, row->exit_code, row->message, row->remedy);
+		else
+			printf("CH-%04u\t%d\t%s\t%s\n", row->code, row->exit_code, row->message, row->remedy);
+	}
+	if (json)
+		puts("]");
+	return EXIT_SUCCESS;
 }
 
 static int failure_print(const struct failure *failure)
 {
-	const struct failure_row *row = failure_row(failure->id);
 	char text[2048];
 
-	failure_word(failure, text, sizeof text);
-	say("error", text);
-	if (row->remedy != NULL)
-		say("hint", row->remedy);
-	return row->exit_code;
+	failure_lines(failure, text, sizeof text);
+	fputs(text, stderr);
+	return failure_row(failure->id)->exit_code;
+}
+
+static int exit_well(void)
+{
+	exit(EXIT_SUCCESS);
+}
+
+/* Do what the words ask for; -1 on failure, all else ends the process. */
+static int start(int argc, char **argv, struct failure *failure)
+{
+	static struct options options;
+
+	if (getauxval(AT_SECURE) != 0)
+		return FAIL(failure, FAILURE_SETUID, 0, "%s", argv[0]);
+	options_parse(argc, argv, &options);
+	verbosity = options.verbosity;
+	if (options.show_version)
+		exit(version_print(options.json));
+	if (options.show_errors)
+		exit(errors_print(options.json));
+	if (options.feature != NULL)
+		return feature_check(options.feature, failure) < 0 ? -1 : exit_well();
+	if ((options.device_count > 0 || options.all_devices) && !options.devices_resolved)
+		return devices_exec(&options, argv, failure);
+	return container_enter(&options.container, failure);
 }
 
 int main(int argc, char **argv)
 {
-	struct failure failure = {.notice = notice_print};
-	struct options options;
+	struct failure failure = {.notice = notice_print, .hint = hint_print};
 
-	options_parse(argc, argv, &options);
-	if (options.show_version)
-		return version_print(options.json);
-	verbosity = options.verbosity;
-	hint_singletons();
-	container_enter(&options.container, &failure);
+	start(argc, argv, &failure);
 	return failure_print(&failure);
 }

@@ -7,14 +7,61 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "cleanup.h"
+#include "assemble.h"
+#include "command.h"
 #include "environment.h"
 #include "execute.h"
-#include "mounts.h"
+#include "hints.h"
+#include "image.h"
 #include "namespaces.h"
+#include "overlay.h"
 #include "rendezvous.h"
 
-/* What a node's ranks share is made by the first of them here, and entered by the others. */
+/*
+ * An image file whose server reports the IDs in the file, to a container that calls nobody by them: it is
+ * mounted in a user namespace of its own, in which the file's ID is another name for the user, and the
+ * container's lies below that.
+ */
+static int outer_make(const struct container *container, struct image *image,
+		      const struct rendezvous *rendezvous, struct failure *failure)
+{
+	const uint32_t owner = image->file.owner;
+
+	return namespace_user_make(owner, owner, failure) < 0 ||
+			       image_serve(image, container, owner, owner, rendezvous, failure) < 0 ||
+			       namespace_mount_make(failure) < 0 ||
+			       image_mount_outer(image, container->image, failure) < 0 ||
+			       namespace_user_make(container->uid, container->gid, failure) < 0
+		       ? -1
+		       : 0;
+}
+
+/* User namespace, where there is none to be in yet, and image server. */
+static int image_prepare(const struct container *container, struct image *image,
+			 const struct rendezvous *rendezvous, bool in_namespace, struct failure *failure)
+{
+	if (!in_namespace && image_wants_outer(image))
+		return outer_make(container, image, rendezvous, failure);
+	if (!in_namespace && namespace_user_make(container->uid, container->gid, failure) < 0)
+		return -1;
+	return image_serve(image, container, container->uid, container->gid, rendezvous, failure);
+}
+
+/* The first of a node's ranks, or of its container, makes what all share. */
+static int namespaces_make(const struct container *container, const struct rendezvous *rendezvous,
+			   enum meeting meeting, struct failure *failure)
+{
+	struct image image;
+	int result = -1;
+
+	if (image_open(&image, container, failure) == 0 &&
+	    image_prepare(container, &image, rendezvous, meeting != MEETING_NOBODY, failure) == 0 &&
+	    namespace_mount_make(failure) == 0)
+		result = assemble(container, &image, failure);
+	image_close(&image);
+	return result;
+}
+
 static int namespaces_enter(const struct container *container, bool *first, struct failure *failure)
 {
 	struct rendezvous rendezvous;
@@ -25,9 +72,9 @@ static int namespaces_enter(const struct container *container, bool *first, stru
 	if (container->join && rendezvous_enter(&rendezvous, container, &meeting, failure) < 0)
 		return -1;
 	*first = meeting != MEETING_CONTAINER;
-	if (meeting == MEETING_NOBODY && namespace_user_make(container->uid, container->gid, failure) < 0)
+	if (*first && namespaces_make(container, container->join ? &rendezvous : NULL, meeting, failure) < 0)
 		return -1;
-	if (*first && (namespace_mount_make(failure) < 0 || mounts_build(container, failure) < 0))
+	if (container->write_fake_rank && overlay_private(container, *first, failure) < 0)
 		return -1;
 	return container->join ? rendezvous_leave(&rendezvous, meeting, failure) : 0;
 }
@@ -45,20 +92,35 @@ static int directory_enter(const struct container *container, bool first, struct
 	return chdir("/") == 0 ? 0 : FAIL(failure, FAILURE_DIRECTORY, errno, "/");
 }
 
+/* An image whose server has died answers everything with the same two errors: name the cause, not what was
+ * being done. */
+static int died_check(struct failure *failure)
+{
+	if (failure->error == ENOTCONN || failure->error == ECONNABORTED)
+		failure->id = FAILURE_SERVER;
+	return -1;
+}
+
 int container_enter(const struct container *container, struct failure *failure)
 {
-	char **file_texts = calloc(container->variable_count + 1, sizeof *file_texts);
+	struct environment_text *texts = calloc(container->variable_count + 1, sizeof *texts);
 	bool first = false;
+	char **words;
 
-	if (file_texts == NULL)
+	if (texts == NULL)
 		return FAIL(failure, FAILURE_MEMORY, errno, "environment");
-	if (environment_read(container, file_texts, failure) < 0 ||
+	if (environment_read(container, texts, failure) < 0 ||
 	    namespaces_enter(container, &first, failure) < 0 ||
-	    environment_apply(container, file_texts, failure) < 0 ||
+	    environment_apply(container, texts, failure) < 0 ||
 	    directory_enter(container, first, failure) < 0)
-		return -1;
+		return died_check(failure);
+	words = command_words(container, failure);
+	if (words == NULL)
+		return died_check(failure);
+	hints_give(container, words, first, failure);
 	/* Nothing inside may gain rights, and every rank is alike in this: ptrace_may_access compares. */
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "no_new_privs");
-	return execute(container->command, failure);
+	execute(words, failure);
+	return died_check(failure);
 }

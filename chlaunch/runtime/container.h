@@ -13,23 +13,27 @@ struct bind {
 	const char *source; /* on the host; an optional one may begin with $NAME, a variable of the node */
 	const char *target; /* in the container, absolute */
 	bool optional;	    /* left out where the source does not exist */
+	bool read_only;
 };
 
 enum variable_change_kind {
-	VARIABLE_SET,	  /* name=value; $X items of the value are expanded */
-	VARIABLE_UNSET,	  /* every variable whose name matches the glob in name */
-	VARIABLE_DEFAULT, /* name=value unless name is set */
-	VARIABLE_FILE,	  /* value is a file of NAME=VALUE lines; NULL: the image's own /ch/environment */
+	VARIABLE_SET,	   /* name=value; $X items of the value are expanded */
+	VARIABLE_UNSET,	   /* every variable whose name matches the glob in name */
+	VARIABLE_DEFAULT,  /* name=value unless name is set */
+	VARIABLE_FILE,	   /* value is a file of NAME=VALUE lines; NULL: the image's own /ch/environment */
+	VARIABLE_FILE_NUL, /* the same, with NUL characters in place of line ends */
 };
 
 struct variable_change {
 	enum variable_change_kind kind;
 	const char *name;
 	const char *value;
+	bool literal; /* nothing is expanded */
 };
 
 struct container {
-	const char *image;
+	const char *image;   /* a path, or a name in storage */
+	const char *storage; /* ch-image's; NULL: $CH_IMAGE_STORAGE, else /var/tmp/$USER.ch */
 	struct bind *binds;
 	size_t bind_count;
 	const char *directory;	 /* where the command starts, in the container */
@@ -37,14 +41,20 @@ struct container {
 	uid_t uid;
 	gid_t gid;
 	bool write;
-	bool home;	  /* host's $HOME at /home/$USER */
-	bool keep_passwd; /* the image's own /etc/passwd and /etc/group */
+	const char *write_fake; /* size of the tmpfs that takes what is written, as in tmpfs(5); NULL: none */
+	bool write_fake_rank;	/* each rank has its own; else those who join share it */
+	bool private_tmp;	/* an empty /tmp, in place of the host's */
+	bool home;		/* host's $HOME at /home/$USER */
+	bool keep_passwd;	/* the image's own /etc/passwd and /etc/group */
+	bool fuse_single;	/* one thread serves a FUSE image */
+	const char **ld_cache;	/* directories that a new /etc/ld.so.cache covers too */
+	size_t ld_cache_count;
 	struct variable_change *variables;
 	size_t variable_count;
 	bool join;
 	const char *join_tag; /* NULL: named after the innermost launcher */
 	pid_t join_pid;	      /* 0: none */
-	char **command;	      /* NULL-terminated */
+	char **command; /* NULL-terminated; empty, or "-" and arguments: the image's ENTRYPOINT and CMD */
 };
 
 /* Become the container's command: returns only on failure, always -1. */

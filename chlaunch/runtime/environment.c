@@ -63,9 +63,9 @@ static char *value_expand(const char *value)
 	return fclose(stream) == 0 ? text : NULL;
 }
 
-static int variable_set(const char *name, const char *value, struct failure *failure)
+static int variable_set(const char *name, const char *value, bool literal, struct failure *failure)
 {
-	CLEANUP_FREE char *expanded = value_expand(value);
+	CLEANUP_FREE char *expanded = literal ? strdup(value) : value_expand(value);
 
 	if (expanded == NULL || setenv(name, expanded, 1) < 0)
 		return FAIL(failure, FAILURE_MEMORY, errno, "%s", name);
@@ -84,7 +84,8 @@ static void variables_unset(const char *glob)
 }
 
 /* One NAME=VALUE line of a file; single quotes around the value are dropped. */
-static int line_apply(char *line, const char *shown, struct failure *failure)
+static int line_apply(char *line, const struct variable_change *change, const char *shown,
+		      struct failure *failure)
 {
 	char *value = strchr(line, '=');
 	size_t length;
@@ -99,10 +100,11 @@ static int line_apply(char *line, const char *shown, struct failure *failure)
 		value[length - 1] = '\0';
 		value++;
 	}
-	return variable_set(line, value, failure);
+	return variable_set(line, value, change->literal, failure);
 }
 
-static char *file_read(const char *path, struct failure *failure)
+/* An environment file's text; *length is without the NUL character that ends it. */
+static char *file_read(const char *path, size_t *size, struct failure *failure)
 {
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	CLEANUP_FREE char *text = malloc(FILE_MOST + 1);
@@ -121,56 +123,78 @@ static char *file_read(const char *path, struct failure *failure)
 		return NULL;
 	}
 	text[length] = '\0';
+	*size = (size_t)length;
 	result = text;
 	text = NULL;
 	return result;
 }
 
-static int text_apply(char *text, const char *shown, struct failure *failure)
+static int text_apply(struct environment_text *text, const struct variable_change *change, const char *shown,
+		      struct failure *failure)
 {
-	char *line;
+	const char separator = change->kind == VARIABLE_FILE_NUL ? '\0' : '\n';
+	char *line = text->bytes, *end = text->bytes + text->length, *next;
 
-	while ((line = strsep(&text, "\n")) != NULL)
-		if (line_apply(line, shown, failure) < 0)
-			return -1;
-	return 0;
-}
-
-int environment_read(const struct container *container, char **file_texts, struct failure *failure)
-{
-	for (size_t i = 0; i < container->variable_count; i++) {
-		const struct variable_change *change = &container->variables[i];
-
-		if (change->kind != VARIABLE_FILE || change->value == NULL)
-			continue;
-		file_texts[i] = file_read(change->value, failure);
-		if (file_texts[i] == NULL)
+	for (; line < end; line = next + 1) {
+		next = memchr(line, separator, (size_t)(end - line));
+		if (next == NULL)
+			next = end;
+		*next = '\0';
+		if (line_apply(line, change, shown, failure) < 0)
 			return -1;
 	}
 	return 0;
 }
 
-static int file_apply(const struct variable_change *change, char *host_text, struct failure *failure)
+static bool is_file(const struct variable_change *change)
 {
-	CLEANUP_FREE char *own = NULL;
-
-	if (change->value != NULL)
-		return text_apply(host_text, change->value, failure);
-	own = file_read("/ch/environment", failure);
-	return own == NULL ? -1 : text_apply(own, "/ch/environment", failure);
+	return change->kind == VARIABLE_FILE || change->kind == VARIABLE_FILE_NUL;
 }
 
-static int change_apply(const struct variable_change *change, char *host_text, struct failure *failure)
+int environment_read(const struct container *container, struct environment_text *texts,
+		     struct failure *failure)
+{
+	for (size_t i = 0; i < container->variable_count; i++) {
+		const struct variable_change *change = &container->variables[i];
+
+		if (!is_file(change) || change->value == NULL)
+			continue;
+		texts[i].bytes = file_read(change->value, &texts[i].length, failure);
+		if (texts[i].bytes == NULL)
+			return -1;
+	}
+	return 0;
+}
+
+static int file_apply(const struct variable_change *change, struct environment_text *host_text,
+		      struct failure *failure)
+{
+	struct environment_text own;
+	int result;
+
+	if (change->value != NULL)
+		return text_apply(host_text, change, change->value, failure);
+	own.bytes = file_read("/ch/environment", &own.length, failure);
+	result = own.bytes == NULL ? -1 : text_apply(&own, change, "/ch/environment", failure);
+	free(own.bytes);
+	return result;
+}
+
+static int change_apply(const struct variable_change *change, struct environment_text *host_text,
+			struct failure *failure)
 {
 	switch (change->kind) {
 	case VARIABLE_SET:
-		return variable_set(change->name, change->value, failure);
+		return variable_set(change->name, change->value, change->literal, failure);
 	case VARIABLE_UNSET:
 		variables_unset(change->name);
 		return 0;
 	case VARIABLE_DEFAULT:
-		return getenv(change->name) != NULL ? 0 : variable_set(change->name, change->value, failure);
+		return getenv(change->name) != NULL
+			       ? 0
+			       : variable_set(change->name, change->value, change->literal, failure);
 	case VARIABLE_FILE:
+	case VARIABLE_FILE_NUL:
 		return file_apply(change, host_text, failure);
 	}
 	return 0;
@@ -191,17 +215,37 @@ static int path_complete(void)
 	return setenv("PATH", text, 1);
 }
 
-int environment_apply(const struct container *container, char **file_texts, struct failure *failure)
+/* X clients look for their key in $HOME, which is another directory now. */
+static int xauthority_keep(const char *host_home)
+{
+	char path[4096];
+
+	if (getenv("DISPLAY") == NULL || getenv("XAUTHORITY") != NULL || host_home == NULL)
+		return 0;
+	snprintf(path, sizeof path, "%s/.Xauthority", host_home);
+	return access(path, R_OK) < 0 ? 0 : setenv("XAUTHORITY", path, 1);
+}
+
+static int defaults_apply(const struct container *container)
 {
 	char home[4096];
 
+	if (xauthority_keep(getenv("HOME")) < 0)
+		return -1;
 	environment_home(container, home, sizeof home);
 	if (strcmp(home, "/") == 0 && access("/root", F_OK) == 0)
 		strcpy(home, "/root");
-	if (setenv("HOME", home, 1) < 0 || path_complete() < 0 || unsetenv("TMPDIR") < 0)
+	return setenv("HOME", home, 1) < 0 || path_complete() < 0 || unsetenv("TMPDIR") < 0 ? -1 : 0;
+}
+
+int environment_apply(const struct container *container, struct environment_text *texts,
+		      struct failure *failure)
+{
+	/* With the host's own root directory, its variables are right as they are. */
+	if (strcmp(container->image, "/") != 0 && defaults_apply(container) < 0)
 		return FAIL(failure, FAILURE_MEMORY, errno, "environment");
 	for (size_t i = 0; i < container->variable_count; i++)
-		if (change_apply(&container->variables[i], file_texts[i], failure) < 0)
+		if (change_apply(&container->variables[i], &texts[i], failure) < 0)
 			return -1;
 	if (setenv("CH_RUNNING", "Weird Al Yankovic", 1) < 0)
 		return FAIL(failure, FAILURE_MEMORY, errno, "CH_RUNNING");

@@ -10,10 +10,18 @@
 /* What $HOME will be: the last --set-env=HOME=…, else /home/$USER with --home, else /. */
 void environment_home(const struct container *container, char *home, size_t size);
 
-/* Inside the container. Host files named by --set-env were read before, by environment_read. */
-int environment_apply(const struct container *container, char **file_texts, struct failure *failure);
+/* A file of variables, read; with a NUL character behind it. */
+struct environment_text {
+	char *bytes;
+	size_t length;
+};
 
-/* Texts of the host's environment files, one slot per variable change, NULL elsewhere. */
-int environment_read(const struct container *container, char **file_texts, struct failure *failure);
+/* Read the host's environment files, one text per variable change, empty for those that are none. */
+int environment_read(const struct container *container, struct environment_text *texts,
+		     struct failure *failure);
+
+/* Inside the container. */
+int environment_apply(const struct container *container, struct environment_text *texts,
+		      struct failure *failure);
 
 #endif

@@ -1,10 +1,16 @@
-/* Become the command, or find out why the kernel refused. */
+/* Become the command. */
 #ifndef CHLAUNCH_EXECUTE_H
 #define CHLAUNCH_EXECUTE_H
+
+#include <stdbool.h>
+#include <stddef.h>
 
 #include "failure.h"
 
 /* execvp(3) with a reason: returns only on failure, always -1. */
 int execute(char **command, struct failure *failure);
+
+/* The file that execute() would try first with success, most likely. */
+bool execute_find(const char *name, char *path, size_t size);
 
 #endif

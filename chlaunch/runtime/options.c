@@ -9,26 +9,53 @@
 #include <unistd.h>
 
 enum option_key { /* options without a short name */
-		  OPTION_BIND_TRY = 1000,
+		  OPTION_BIND_RO = 1000,
+		  OPTION_BIND_TRY,
+		  OPTION_CDI_DIRS,
+		  OPTION_CDI_RESOLVED,
 		  OPTION_CD_TRY,
+		  OPTION_COLOR,
+		  OPTION_DEVICE,
+		  OPTION_ENV,
 		  OPTION_ENV_DEFAULT,
+		  OPTION_ENV_NO_EXPAND,
+		  OPTION_ERRORS,
+		  OPTION_FEATURE,
+		  OPTION_FUSE_SINGLE,
 		  OPTION_HOME,
 		  OPTION_JOIN_CT,
 		  OPTION_JOIN_PID,
 		  OPTION_JOIN_TAG,
 		  OPTION_JSON,
+		  OPTION_LD_CACHE,
 		  OPTION_NO_PASSWD,
 		  OPTION_SET_ENV,
+		  OPTION_SET_ENV0,
+		  OPTION_UNSAFE,
 		  OPTION_UNSET_ENV,
+		  OPTION_WRITE_FAKE_SCOPE,
 };
 
 static const struct argp_option option_rows[] = {
 	{"bind", 'b', "SRC[:DST]", 0, "mount SRC at DST in the container (default: the same path)", 0},
+	{"bind-ro", OPTION_BIND_RO, "SRC[:DST]", 0, "the same, read-only", 0},
 	{"bind-try", OPTION_BIND_TRY, "SRC[:DST]", 0,
 	 "the same, left out where SRC does not exist; $NAME at its start is a variable of the node", 0},
 	{"cd", 'c', "DIR", 0, "start in DIR of the container (default: /)", 0},
 	{"cd-try", OPTION_CD_TRY, "DIR", 0, "the same, but start in / where DIR cannot be entered", 0},
+	{"cdi", 'd', "KIND|FILE", OPTION_ARG_OPTIONAL,
+	 "all devices of a CDI kind, or of a CDI file (default: all there are)", 0},
+	{"cdi-dirs", OPTION_CDI_DIRS, "DIR:DIR", 0,
+	 "where CDI files are (default: $CH_RUN_CDI_DIRS, else /etc/cdi:/var/run/cdi)", 0},
+	{"cdi-resolved", OPTION_CDI_RESOLVED, NULL, OPTION_HIDDEN, NULL, 0},
+	{"color", OPTION_COLOR, "WHEN", OPTION_ARG_OPTIONAL, "accepted; messages have no colours", 0},
+	{"device", OPTION_DEVICE, "VENDOR/CLASS=NAME", 0, "a CDI device, with its files and variables", 0},
+	{"env", OPTION_ENV, "VAR=VAL", 0, "set VAR to VAL as it is", 0},
 	{"env-default", OPTION_ENV_DEFAULT, "VAR=VAL", 0, "set VAR unless it is set", 0},
+	{"env-no-expand", OPTION_ENV_NO_EXPAND, NULL, 0, "later --set-env expand no $VAR", 0},
+	{"errors", OPTION_ERRORS, NULL, 0, "print the table of errors and remedies, and end", 0},
+	{"feature", OPTION_FEATURE, "FEATURE", 0, "end with 0 if FEATURE is there, 87 if not", 0},
+	{"fuse-single", OPTION_FUSE_SINGLE, NULL, 0, "serve an image file with one thread", 0},
 	{"gid", 'g', "GID", 0, "run as group GID in the container (default: yours)", 0},
 	{"home", OPTION_HOME, NULL, 0, "mount your home directory at /home/$USER", 0},
 	{"join", 'j', NULL, 0, "share one container with the other ranks of this step on this node", 0},
@@ -36,18 +63,32 @@ static const struct argp_option option_rows[] = {
 	{"join-pid", OPTION_JOIN_PID, "PID", 0, "enter the container of process PID", 0},
 	{"join-tag", OPTION_JOIN_TAG, "TAG", 0,
 	 "name for those who join (default: after the launcher); implies --join", 0},
-	{"json", OPTION_JSON, NULL, 0, "with --version: version and features as JSON", 0},
+	{"json", OPTION_JSON, NULL, 0, "with --version or --errors: as JSON", 0},
+	{"ld-cache", OPTION_LD_CACHE, "DIR", 0, "let ld.so find the libraries in DIR", 0},
+	{"mount", 'm', "DIR", 0, "accepted and not needed: image files need no mount point", 0},
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
+	{"private-tmp", 't', NULL, 0, "an empty /tmp (default: the host's)", 0},
 	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
 	{"set-env", OPTION_SET_ENV, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
 	 "set VAR, or the variables of FILE, or those of the image's /ch/environment", 0},
+	{"set-env0", OPTION_SET_ENV0, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
+	 "the same, FILE with NUL characters in place of line ends", 0},
+	{"storage", 's', "DIR", 0,
+	 "where ch-image keeps images (default: $CH_IMAGE_STORAGE, else /var/tmp/$USER.ch)", 0},
 	{"uid", 'u', "UID", 0, "run as user UID in the container (default: yours)", 0},
+	{"unsafe", OPTION_UNSAFE, NULL, OPTION_HIDDEN, NULL, 0},
 	{"unset-env", OPTION_UNSET_ENV, "GLOB", 0, "unset the variables whose names match GLOB", 0},
 	{"verbose", 'v', NULL, 0, "say more (repeatable)", 0},
 	{"version", 'V', NULL, 0, "print the version and end", 0},
 	{"write", 'w', NULL, 0, "the image may be written to", 0},
+	{"write-fake", 'W', "SIZE", OPTION_ARG_OPTIONAL,
+	 "let the image seem writable: what is written goes to memory (default: up to 12 % of it)", 0},
+	{"write-fake-scope", OPTION_WRITE_FAKE_SCOPE, "node|rank", 0,
+	 "who sees what is written: all who join (default), or each rank its own; implies --write-fake", 0},
 	{NULL, 0, NULL, 0, NULL, 0},
 };
+
+static const char WRITE_FAKE_SIZE[] = "12%"; /* as in Charliecloud */
 
 /* Whole number from 0 to most, or a usage error. */
 static long number_parse(const char *text, long most, const char *what, const struct argp_state *state)
@@ -71,10 +112,13 @@ static void *array_grow(void *array, size_t count, size_t size, const struct arg
 	return grown;
 }
 
-static void bind_add(struct container *container, char *words, bool optional, const struct argp_state *state)
+static void bind_add(struct container *container, char *words, int key, const struct argp_state *state)
 {
 	char *colon = strchr(words, ':');
-	struct bind bind = {.source = words, .target = NULL, .optional = optional};
+	struct bind bind = {.source = words,
+			    .target = NULL,
+			    .optional = key == OPTION_BIND_TRY,
+			    .read_only = key == OPTION_BIND_RO};
 
 	if (colon != NULL) {
 		*colon = '\0';
@@ -86,15 +130,21 @@ static void bind_add(struct container *container, char *words, bool optional, co
 	container->binds[container->bind_count++] = bind;
 }
 
-static void variable_add(struct container *container, enum variable_change_kind kind, char *words,
-			 const struct argp_state *state)
+static void variable_add(struct options *options, int key, char *words, const struct argp_state *state)
 {
-	struct variable_change change = {.kind = kind, .name = words, .value = NULL};
+	struct container *container = &options->container;
+	struct variable_change change = {.kind = key == OPTION_UNSET_ENV     ? VARIABLE_UNSET
+						 : key == OPTION_ENV_DEFAULT ? VARIABLE_DEFAULT
+									     : VARIABLE_SET,
+					 .name = words,
+					 .literal = key == OPTION_ENV || options->env_no_expand};
 	char *equals = words == NULL ? NULL : strchr(words, '=');
 
-	if (kind == VARIABLE_SET && equals == NULL) {
-		change = (struct variable_change){.kind = VARIABLE_FILE, .name = NULL, .value = words};
-	} else if (kind != VARIABLE_UNSET) {
+	if ((key == OPTION_SET_ENV || key == OPTION_SET_ENV0) && equals == NULL) {
+		change.kind = key == OPTION_SET_ENV ? VARIABLE_FILE : VARIABLE_FILE_NUL;
+		change.name = NULL;
+		change.value = words;
+	} else if (change.kind != VARIABLE_UNSET) {
 		if (equals == NULL || equals == words)
 			argp_error(state, "write VAR=VALUE: %s", words);
 		*equals = '\0';
@@ -105,22 +155,74 @@ static void variable_add(struct container *container, enum variable_change_kind 
 	container->variables[container->variable_count++] = change;
 }
 
+static void word_add(const char ***words, size_t *count, const char *word, const struct argp_state *state)
+{
+	*words = array_grow(*words, *count, sizeof **words, state);
+	(*words)[(*count)++] = word;
+}
+
 static void directory_set(struct container *container, const char *directory, bool optional)
 {
 	container->directory = directory;
 	container->directory_optional = optional;
 }
 
-static error_t option_container(int key, char *value, const struct argp_state *state)
+/* What is mounted. */
+static error_t option_mount(int key, char *value, const struct argp_state *state)
 {
 	struct options *options = state->input;
 	struct container *container = &options->container;
 
 	switch (key) {
 	case 'b':
+	case OPTION_BIND_RO:
 	case OPTION_BIND_TRY:
-		bind_add(container, value, key == OPTION_BIND_TRY, state);
+		bind_add(container, value, key, state);
 		return 0;
+	case OPTION_HOME:
+		container->home = true;
+		return 0;
+	case OPTION_NO_PASSWD:
+		container->keep_passwd = true;
+		return 0;
+	case OPTION_LD_CACHE:
+		word_add(&container->ld_cache, &container->ld_cache_count, value, state);
+		return 0;
+	case 'm':
+		if (access(value, F_OK) < 0)
+			argp_error(state, "--mount: %s: %s", value, strerror(errno));
+		return 0;
+	case 's':
+		container->storage = value;
+		return 0;
+	case 't':
+		container->private_tmp = true;
+		return 0;
+	case 'w':
+		container->write = true;
+		return 0;
+	case 'W':
+		container->write_fake = value == NULL ? WRITE_FAKE_SIZE : value;
+		return 0;
+	case OPTION_WRITE_FAKE_SCOPE:
+		if (strcmp(value, "node") != 0 && strcmp(value, "rank") != 0)
+			argp_error(state, "--write-fake-scope: node or rank, not %s", value);
+		container->write_fake_rank = value[0] == 'r';
+		if (container->write_fake == NULL)
+			container->write_fake = WRITE_FAKE_SIZE;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+/* What the command finds: directory, IDs, variables. */
+static error_t option_container(int key, char *value, const struct argp_state *state)
+{
+	struct options *options = state->input;
+	struct container *container = &options->container;
+
+	switch (key) {
 	case 'c':
 	case OPTION_CD_TRY:
 		directory_set(container, value, key == OPTION_CD_TRY);
@@ -131,23 +233,18 @@ static error_t option_container(int key, char *value, const struct argp_state *s
 	case 'u':
 		container->uid = (uid_t)number_parse(value, UINT_MAX - 1, "--uid", state);
 		return 0;
-	case OPTION_HOME:
-		container->home = true;
+	case OPTION_FUSE_SINGLE:
+		container->fuse_single = true;
 		return 0;
-	case OPTION_NO_PASSWD:
-		container->keep_passwd = true;
-		return 0;
-	case OPTION_SET_ENV:
+	case OPTION_ENV:
 	case OPTION_ENV_DEFAULT:
+	case OPTION_SET_ENV:
+	case OPTION_SET_ENV0:
 	case OPTION_UNSET_ENV:
-		variable_add(container,
-			     key == OPTION_SET_ENV     ? VARIABLE_SET
-			     : key == OPTION_UNSET_ENV ? VARIABLE_UNSET
-						       : VARIABLE_DEFAULT,
-			     value, state);
+		variable_add(options, key, value, state);
 		return 0;
-	case 'w':
-		container->write = true;
+	case OPTION_ENV_NO_EXPAND:
+		options->env_no_expand = true;
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -183,22 +280,54 @@ static error_t option_join(int key, const char *value, const struct argp_state *
 	}
 }
 
-static error_t option_general(int key, const struct argp_state *state)
+static error_t option_device(int key, const char *value, const struct argp_state *state)
+{
+	struct options *options = state->input;
+
+	switch (key) {
+	case 'd':
+	case OPTION_DEVICE:
+		if (value == NULL)
+			options->all_devices = true;
+		else
+			word_add(&options->devices, &options->device_count, value, state);
+		return 0;
+	case OPTION_CDI_DIRS:
+		options->device_directories = value;
+		return 0;
+	case OPTION_CDI_RESOLVED:
+		options->devices_resolved = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static error_t option_general(int key, const char *value, const struct argp_state *state)
 {
 	struct options *options = state->input;
 
 	switch (key) {
 	case 'q':
-		options->verbosity--;
-		return 0;
 	case 'v':
-		options->verbosity++;
+		if (key == 'q' ? options->verbosity > 0 : options->verbosity < 0)
+			argp_error(state, "--quiet and --verbose exclude each other");
+		options->verbosity += key == 'q' ? -1 : 1;
 		return 0;
 	case 'V':
 		options->show_version = true;
 		return 0;
+	case OPTION_ERRORS:
+		options->show_errors = true;
+		return 0;
+	case OPTION_FEATURE:
+		options->feature = value;
+		return 0;
 	case OPTION_JSON:
 		options->json = true;
+		return 0;
+	case OPTION_COLOR:
+	case OPTION_UNSAFE: /* Charliecloud wants it for an image that is given by its path in storage */
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -207,14 +336,14 @@ static error_t option_general(int key, const struct argp_state *state)
 
 static error_t words_end(struct options *options, char **words, int count, const struct argp_state *state)
 {
-	if (options->show_version)
+	if (options->show_version || options->show_errors || options->feature != NULL)
 		return 0;
+	if (options->container.write && options->container.write_fake != NULL)
+		argp_error(state, "--write and --write-fake exclude each other");
 	if (options->container.join && options->container.join_pid != 0)
 		argp_error(state, "--join and --join-pid exclude each other");
 	if (count == 0)
 		argp_error(state, "no image; write: ch-run [OPTION…] IMAGE -- COMMAND [ARG…]");
-	if (count == 1)
-		argp_error(state, "no command; write: ch-run [OPTION…] %s -- COMMAND [ARG…]", words[0]);
 	options->container.image = words[0];
 	options->container.command = words + 1;
 	return 0;
@@ -228,10 +357,14 @@ static error_t option_parse(int key, char *value, struct argp_state *state)
 		return words_end(state->input, state->argv + state->next, state->argc - state->next, state);
 	if (key == ARGP_KEY_NO_ARGS)
 		return words_end(state->input, NULL, 0, state);
-	result = option_container(key, value, state);
+	result = option_mount(key, value, state);
+	if (result == ARGP_ERR_UNKNOWN)
+		result = option_container(key, value, state);
 	if (result == ARGP_ERR_UNKNOWN)
 		result = option_join(key, value, state);
-	return result == ARGP_ERR_UNKNOWN ? option_general(key, state) : result;
+	if (result == ARGP_ERR_UNKNOWN)
+		result = option_device(key, value, state);
+	return result == ARGP_ERR_UNKNOWN ? option_general(key, value, state) : result;
 }
 
 void options_parse(int argc, char **argv, struct options *options)
@@ -239,12 +372,15 @@ void options_parse(int argc, char **argv, struct options *options)
 	static const struct argp parser = {
 		.options = option_rows,
 		.parser = option_parse,
-		.args_doc = "IMAGE -- COMMAND [ARG...]",
+		.args_doc = "IMAGE -- [COMMAND [ARG...]]",
 		.doc = "Run a command in an unprivileged container.\v"
-		       "IMAGE is the directory of an unpacked image. Exit codes: the command's own; 31 "
-		       "failure "
-		       "before it "
-		       "started, 49 it could not be executed, 64 usage. See ch-run(1).",
+		       "IMAGE is a directory, a SquashFS, SIF or EROFS file, or the name of an image of "
+		       "ch-image. "
+		       "Without COMMAND, or with - in its place, the image's ENTRYPOINT and CMD are run. "
+		       "Exit "
+		       "codes: the command's own; 31 failure before it started, 49 it could not be executed, "
+		       "64 "
+		       "usage, 84 the server of an image file died, 87 feature not here. See ch-run(1).",
 	};
 
 	*options = (struct options){.container = {.uid = geteuid(), .gid = getegid()}};

@@ -9,6 +9,14 @@ struct options {
 	int verbosity; /* -q … -v: below 0 errors only, 0 warnings too, above 0 what is done */
 	bool show_version;
 	bool json;
+	bool show_errors;
+	const char *feature; /* only say whether we have it */
+	bool env_no_expand;
+	const char **devices; /* CDI devices, kinds or files */
+	size_t device_count;
+	bool all_devices;
+	const char *device_directories; /* NULL: ch-cdi's own */
+	bool devices_resolved;		/* ch-cdi has made options of the devices */
 };
 
 /* Charliecloud's ch-run(1) is the language, argp(3) the parser. Usage errors and --help end the process, as

@@ -127,7 +127,7 @@ static int underlay_make(struct assembly *assembly, int directory, bool is_root,
 	if (number == UNDERLAYS_MOST)
 		return FAIL(failure, FAILURE_BIND_CROWDED, 0, "%s", shown);
 	snprintf(name, sizeof name, "underlay%zu", number);
-	top = mounts_tmpfs(assembly->staging, name, failure);
+	top = mounts_tmpfs(assembly->staging, name, NULL, failure);
 	if (top < 0)
 		return -1;
 	assembly->underlays[assembly->underlay_count++] = top;
@@ -166,7 +166,8 @@ static int place_writable(struct assembly *assembly, const struct walk *walk, co
 			return walk->directory;
 	if (walk->inside)
 		return FAIL(failure, FAILURE_BIND_INSIDE, 0, "%s", shown);
-	if (assembly->write)
+	/* Even then, what other users own is closed: there as in an image that must not change. */
+	if (assembly->write && faccessat(walk->directory, ".", W_OK, 0) == 0)
 		return walk->directory;
 	if (fstat(assembly->root, &status) < 0)
 		return FAIL(failure, FAILURE_MOUNT, errno, "%s", shown);

@@ -14,13 +14,16 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "kernel.h"
 #include "namespaces.h"
 #include "rendezvous_file.h"
 #include "rendezvous_name.h"
@@ -29,6 +32,8 @@ enum {
 	MEMBERS_MOST = 65536, /* more than a node has ranks; what a damaged file may make us read */
 	SWEEP_MOST = 8,	      /* dead tags looked at by one creator */
 	SWEEP_NAMES = 256,    /* names read for them */
+	ENDING_TRIES = 200,
+	ENDING_MICROSECONDS = 10000,
 };
 
 static const uint64_t FORMAT = 0x3168636e75616c68; /* changes with the layout of the file */
@@ -332,4 +337,103 @@ int rendezvous_leave(struct rendezvous *rendezvous, enum meeting meeting, struct
 	close(rendezvous->directory);
 	free(rendezvous->members);
 	return result;
+}
+
+struct rendezvous_members rendezvous_members(const struct rendezvous *rendezvous)
+{
+	struct rendezvous_members members = {.directory = -1};
+
+	if (rendezvous == NULL) {
+		members.self.pid = getpid();
+		members.self.start = process_start(members.self.pid);
+		return members;
+	}
+	members.directory = rendezvous->directory;
+	memcpy(members.name, rendezvous->name, sizeof members.name);
+	members.self = rendezvous->self;
+	return members;
+}
+
+/* Does the process still run the program that we run, ch-run? */
+static bool process_is_ours(int pid)
+{
+	struct stat own, its;
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/%d/exe", pid);
+	return stat("/proc/self/exe", &own) == 0 && stat(path, &its) == 0 && own.st_dev == its.st_dev &&
+	       own.st_ino == its.st_ino;
+}
+
+/* Write to the process's own standard error, which we don't have. */
+static bool process_tell(int pid, const char *text)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/%d/fd/2", pid);
+	CLEANUP_FD int fd = open(path, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	return fd >= 0 && write(fd, text, strlen(text)) > 0;
+}
+
+/* Kill the very process that the record is of. Before pidfds (Linux 5.3) a PID must do. */
+static void member_kill(const struct rendezvous_member *member)
+{
+	CLEANUP_FD int process = (int)syscall(KERNEL_PIDFD_OPEN, member->pid, 0);
+
+	if (process_start(member->pid) != member->start)
+		return;
+	if (process < 0 || syscall(KERNEL_PIDFD_SEND_SIGNAL, process, SIGKILL, NULL, 0) < 0)
+		kill(member->pid, SIGKILL);
+}
+
+/* True if the member had to be told. */
+static bool member_end(const struct rendezvous_member *member, const char *text)
+{
+	bool told = false;
+
+	for (int i = 0; i < ENDING_TRIES && process_is_ours(member->pid); i++)
+		usleep(ENDING_MICROSECONDS);
+	if (process_start(member->pid) != member->start)
+		return false;
+	if (text != NULL)
+		told = process_tell(member->pid, text);
+	member_kill(member);
+	return told;
+}
+
+/* The members on record, with no lock held any more; none where there is no file. */
+static struct rendezvous records_copy(const struct rendezvous_members *members)
+{
+	struct rendezvous copy = {.directory = members->directory, .lock = -1};
+	struct failure ignored = {.notice = NULL};
+
+	if (members->directory < 0)
+		return copy;
+	memcpy(copy.name, members->name, sizeof copy.name);
+	copy.lock = openat(copy.directory, copy.name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	if (copy.lock < 0 || flock(copy.lock, LOCK_EX) < 0 || records_find(&copy, &ignored) < 0)
+		copy.header.member_count = 0;
+	if (copy.data > 0 && copy.data != copy.lock)
+		close(copy.data);
+	if (copy.lock >= 0)
+		close(copy.lock);
+	return copy;
+}
+
+void rendezvous_members_end(const struct rendezvous_members *members, const struct failure *why)
+{
+	struct rendezvous copy = records_copy(members);
+	char text[2048];
+	bool told = false;
+
+	failure_lines(why, text, sizeof text);
+	/* The first of them may have failed before it was recorded. */
+	told = member_end(&members->self, text);
+	for (size_t i = 0; i < copy.header.member_count; i++) {
+		const struct rendezvous_member *member = &copy.members[i];
+
+		if (member->pid > 0 && member->container == members->self.container)
+			told |= member_end(member, told ? NULL : text);
+	}
+	free(copy.members);
 }

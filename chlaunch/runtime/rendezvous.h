@@ -41,10 +41,24 @@ struct rendezvous {
 	struct rendezvous_member self;
 };
 
+/* Those who are in this process's container, now or later: what a process needs to find them. */
+struct rendezvous_members {
+	int directory; /* of the file; -1: only this process is in it */
+	char name[256];
+	struct rendezvous_member self;
+};
+
 /* Take the tag's lock and enter what a living member offers. The lock is held on return, until
  * rendezvous_leave. */
 int rendezvous_enter(struct rendezvous *rendezvous, const struct container *container, enum meeting *meeting,
 		     struct failure *failure);
+
+/* NULL: nobody joins this process. */
+struct rendezvous_members rendezvous_members(const struct rendezvous *rendezvous);
+
+/* Tell those who live why, the first of them in words on its standard error, and kill all. Members that have
+ * not become their command yet get a moment to fail by themselves. */
+void rendezvous_members_end(const struct rendezvous_members *members, const struct failure *why);
 
 /* Record this process as a member, and let go of the lock. */
 int rendezvous_leave(struct rendezvous *rendezvous, enum meeting meeting, struct failure *failure);

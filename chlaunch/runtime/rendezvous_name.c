@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "mounts.h"
+#include "assemble.h"
 #include "namespaces.h"
 
 enum { TAG_MOST = 200 }; /* bytes, percent-encoded: NAME_MAX less the rest of the name */
@@ -95,11 +95,18 @@ uint64_t rendezvous_container(const struct container *container)
 		here[0] = '\0';
 	hash = hash_word(hash_word(hash, here), container->image);
 	for (size_t i = 0; i < container->bind_count; i++) {
-		hash = hash_word(hash, mounts_source(&container->binds[i], buffer, sizeof buffer));
+		hash = hash_word(hash, bind_source(&container->binds[i], buffer, sizeof buffer));
 		hash = hash_word(hash, container->binds[i].target);
+		hash = hash_word(hash, container->binds[i].read_only ? "r" : NULL);
 	}
-	hash = hash_word(hash, mounts_tmp()); /* Slurm sets TMPDIR=/tmp for the first task of a node only */
+	for (size_t i = 0; i < container->ld_cache_count; i++)
+		hash = hash_word(hash, container->ld_cache[i]);
+	hash = hash_word(hash, container->storage == NULL ? getenv("CH_IMAGE_STORAGE") : container->storage);
+	hash = hash_word(hash, container->write_fake);
+	hash = hash_word(hash, tmp_source()); /* Slurm sets TMPDIR=/tmp for the first task of a node only */
 	hash = hash_word(hash, container->home ? getenv("HOME") : NULL);
 	return hash_word(hash, (const char[]){container->write ? 'w' : 'r', container->home ? 'h' : '-',
-					      container->keep_passwd ? 'k' : '-', '\0'});
+					      container->keep_passwd ? 'k' : '-',
+					      container->write_fake_rank ? 'a' : '-',
+					      container->private_tmp ? 't' : '-', '\0'});
 }

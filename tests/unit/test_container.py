@@ -27,7 +27,7 @@ def test_same_fields_as_in_c() -> None:
 
 def test_same_kinds_of_changes_as_in_c() -> None:
     kinds = re.findall(r"\bVARIABLE_(\w+),", HEADER.read_text())
-    assert [kind.lower() for kind in kinds] == ["set", "unset", "default", "file"]
+    assert [kind.lower() for kind in kinds] == ["set", "unset", "default", "file", "file_nul"]
 
 
 def test_nothing_but_an_image() -> None:

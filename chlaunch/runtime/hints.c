@@ -1,0 +1,89 @@
+/* Hints, said once per job. $CHLAUNCH_NO_HINTS silences all. */
+#include "hints.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "execute.h"
+
+static bool any_variable(const char *const *names)
+{
+	for (; *names != NULL; names++)
+		if (getenv(*names) != NULL)
+			return true;
+	return false;
+}
+
+/* Rank 0 of a launcher that counts its ranks; without one, whoever made the container. */
+static bool is_spokesman(bool first)
+{
+	static const char *const ranks[] = {"SLURM_PROCID", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"};
+
+	for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++)
+		if (getenv(ranks[i]) != NULL)
+			return strcmp(getenv(ranks[i]), "0") == 0;
+	return first;
+}
+
+/* Several tasks, and no launcher has told them of each other: an MPI program would run as that many jobs of
+ * one rank. Other programs are right to ignore it. */
+static bool are_singletons(void)
+{
+	static const char *const wired[] = {"PMIX_NAMESPACE",	    "PMI_FD", "PMI_RANK", "PMI_PORT",
+					    "OMPI_COMM_WORLD_RANK", NULL};
+	const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+
+	return tasks != NULL && atoi(tasks) > 1 && getenv("SLURM_PROCID") != NULL && !any_variable(wired);
+}
+
+/* Servers that write to /run, /var/log, /var/lib or /var/tmp as their packages set them up. */
+static bool is_writer(const char *name)
+{
+	static const char *const names[] = {
+		"apache2",	   "httpd",   "mariadbd", "memcached",	 "mongod",   "mysqld",
+		"nginx",	   "php-fpm", "postgres", "rserver",	 "rsyslogd", "rstudio-server",
+		"rabbitmq-server", "sshd",    "slapd",	  "supervisord", NULL,
+	};
+
+	for (const char *const *row = names; *row != NULL; row++)
+		if (strcmp(*row, name) == 0)
+			return true;
+	return false;
+}
+
+/* The program carries rights that no_new_privs and our user namespace take from it. */
+static bool has_rights(const char *path)
+{
+	struct stat status;
+	char value[64];
+
+	if (stat(path, &status) < 0 || !S_ISREG(status.st_mode))
+		return false;
+	if (status.st_mode & S_ISUID)
+		return true;
+	/* EOVERFLOW: there is one, and its owner has no name here. */
+	return getxattr(path, "security.capability", value, sizeof value) > 0 || errno == EOVERFLOW;
+}
+
+void hints_give(const struct container *container, char *const *words, bool first,
+		const struct failure *failure)
+{
+	const char *slash = strrchr(words[0], '/'), *name = slash == NULL ? words[0] : slash + 1;
+	const bool writable = container->write || container->write_fake != NULL;
+	char path[PATH_MAX];
+
+	if (failure->hint == NULL || getenv("CHLAUNCH_NO_HINTS") != NULL || !is_spokesman(first))
+		return;
+	if (are_singletons())
+		failure->hint(HINT_SINGLETONS, getenv("SLURM_STEP_NUM_TASKS"));
+	if (!writable && is_writer(name))
+		failure->hint(HINT_WRITES, name);
+	if (execute_find(words[0], path, sizeof path) && has_rights(path))
+		failure->hint(HINT_SET_ID, path);
+}
