@@ -48,6 +48,7 @@ class Container:
     write: bool = False
     home: bool = False
     keep_passwd: bool = False
+    seccomp: bool = False
     variables: tuple[VariableChange, ...] = ()
     join: bool = False
     join_tag: str | None = None
@@ -66,7 +67,12 @@ def _options(container: Container) -> Iterator[str]:
         yield _bind(bind)
     if container.directory is not None:
         yield f"--cd{'-try' if container.directory_optional else ''}={container.directory}"
-    flags = (("write", container.write), ("home", container.home), ("no-passwd", container.keep_passwd))
+    flags = (
+        ("write", container.write),
+        ("home", container.home),
+        ("no-passwd", container.keep_passwd),
+        ("seccomp", container.seccomp),
+    )
     yield from (f"--{name}" for name, wanted in flags if wanted)
     numbers = (("uid", container.uid), ("gid", container.gid))
     yield from (f"--{name}={number}" for name, number in numbers if number is not None)

@@ -28,7 +28,7 @@ static int version_print(bool json)
 	if (json)
 		puts("{\"version\": \"" CHLAUNCH_VERSION
 		     "\", \"features\": [\"directory\", \"join\", \"bind-try\", \"cd-try\", "
-		     "\"env-default\"]}");
+		     "\"env-default\", \"seccomp\"]}");
 	else
 		puts(CHLAUNCH_VERSION);
 	return EXIT_SUCCESS;

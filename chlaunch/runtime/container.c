@@ -13,6 +13,7 @@
 #include "mounts.h"
 #include "namespaces.h"
 #include "rendezvous.h"
+#include "seccomp.h"
 
 /* What a node's ranks share is made by the first of them here, and entered by the others. */
 static int namespaces_enter(const struct container *container, bool *first, struct failure *failure)
@@ -60,5 +61,7 @@ int container_enter(const struct container *container, struct failure *failure)
 	/* Nothing inside may gain rights, and every rank is alike in this: ptrace_may_access compares. */
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "no_new_privs");
+	if (container->seccomp && seccomp_fake_root(failure) < 0)
+		return -1;
 	return execute(container->command, failure);
 }

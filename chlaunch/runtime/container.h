@@ -39,6 +39,7 @@ struct container {
 	bool write;
 	bool home;	  /* host's $HOME at /home/$USER */
 	bool keep_passwd; /* the image's own /etc/passwd and /etc/group */
+	bool seccomp;	  /* privileged calls succeed without doing anything */
 	struct variable_change *variables;
 	size_t variable_count;
 	bool join;

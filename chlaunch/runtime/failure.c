@@ -84,6 +84,18 @@ static const struct failure_row rows[FAILURE_COUNT] = {
 	[FAILURE_JOIN_PID] = {"join: can't join the namespaces of process",
 			      "--join-pid takes a living process of yours on this node", EXIT_OURS},
 	[FAILURE_JOIN_TAG] = {"join: tag too long", "--join-tag takes up to 200 bytes", EXIT_USAGE},
+	[FAILURE_SECCOMP] = {"can't fake root: seccomp filter refused",
+			     "an outer container's seccomp filter may forbid it; or leave out --seccomp",
+			     EXIT_OURS},
+	[FAILURE_SECCOMP_MISSING] = {"can't fake root: no seccomp filters here",
+				     "the kernel needs CONFIG_SECCOMP_FILTER, and an outer container must "
+				     "let seccomp(2) through; or leave out --seccomp",
+				     EXIT_FEATURE},
+	[FAILURE_SECCOMP_TEST] =
+		{"can't fake root: the seccomp filter is in place, but a call is not faked",
+		 "an outer container may intercept seccomp(2), or this is an architecture that "
+		 "ch-run does not know; leave out --seccomp",
+		 EXIT_OURS},
 	[FAILURE_COMMAND_MISSING] =
 		{"can't exec: command not found in the image",
 		 "give its path in the container; does the image have it? (wildcards are the host "

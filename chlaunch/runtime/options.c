@@ -18,6 +18,7 @@ enum option_key { /* options without a short name */
 		  OPTION_JOIN_TAG,
 		  OPTION_JSON,
 		  OPTION_NO_PASSWD,
+		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
 		  OPTION_UNSET_ENV,
 };
@@ -39,6 +40,8 @@ static const struct argp_option option_rows[] = {
 	{"json", OPTION_JSON, NULL, 0, "with --version: version and features as JSON", 0},
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
 	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
+	{"seccomp", OPTION_SECCOMP, NULL, 0,
+	 "privileged system calls succeed without doing anything (for package managers)", 0},
 	{"set-env", OPTION_SET_ENV, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
 	 "set VAR, or the variables of FILE, or those of the image's /ch/environment", 0},
 	{"uid", 'u', "UID", 0, "run as user UID in the container (default: yours)", 0},
@@ -136,6 +139,9 @@ static error_t option_container(int key, char *value, const struct argp_state *s
 		return 0;
 	case OPTION_NO_PASSWD:
 		container->keep_passwd = true;
+		return 0;
+	case OPTION_SECCOMP:
+		container->seccomp = true;
 		return 0;
 	case OPTION_SET_ENV:
 	case OPTION_ENV_DEFAULT:
@@ -244,7 +250,8 @@ void options_parse(int argc, char **argv, struct options *options)
 		       "IMAGE is the directory of an unpacked image. Exit codes: the command's own; 31 "
 		       "failure "
 		       "before it "
-		       "started, 49 it could not be executed, 64 usage. See ch-run(1).",
+		       "started, 49 it could not be executed, 64 usage, 87 the kernel lacks a feature. See "
+		       "ch-run(1).",
 	};
 
 	*options = (struct options){.container = {.uid = geteuid(), .gid = getegid()}};
