@@ -24,7 +24,7 @@ EXIT_CODES = {
     49: "the command could not be executed",
     64: "usage: command line, environment or configuration file",
     84: "the FUSE server of the image died",
-    87: "ch-run was built without the feature asked for",
+    87: "the ch-run or the kernel here lacks the feature asked for",
 }
 
 

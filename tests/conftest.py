@@ -24,6 +24,7 @@ from space import UnavailableError  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 
 def lacking(reason: str) -> None:
@@ -40,6 +41,12 @@ def must_run() -> Iterator[None]:
         yield
     except (UnavailableError, ImageUnavailableError) as error:
         lacking(str(error))
+
+
+@pytest.fixture(scope="session")
+def may_lack() -> Callable[[], AbstractContextManager[None]]:
+    """Return `must_run`, for a part that only some tests ask for."""
+    return must_run
 
 
 @pytest.fixture(scope="session")

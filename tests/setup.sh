@@ -76,7 +76,14 @@ has_file() { # PATTERN
 group_test() {
 	need strace has strace
 	need gdb has gdb
+	need linux-libc-dev-armhf-cross headers arm-linux-gnueabihf
+	need linux-libc-dev-ppc64el-cross headers powerpc64le-linux-gnu
+	need linux-libc-dev-s390x-cross headers s390x-linux-gnu
 	group_lint
+}
+
+headers() { # COMPILER: the kernel's, for programs of another architecture; in Debian 13 linux-libc-dev has them all
+	[ -e "/usr/include/$1/asm/unistd.h" ] || [ -e "/usr/$1/include/asm/unistd.h" ]
 }
 
 group_lint() {

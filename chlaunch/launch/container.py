@@ -55,6 +55,7 @@ class Container:
     private_tmp: bool = False
     home: bool = False
     keep_passwd: bool = False
+    seccomp: bool = False
     fuse_single: bool = False
     ld_cache: tuple[str, ...] = ()
     variables: tuple[VariableChange, ...] = ()
@@ -80,6 +81,7 @@ def _options(container: Container) -> Iterator[str]:
         ("private-tmp", container.private_tmp),
         ("home", container.home),
         ("no-passwd", container.keep_passwd),
+        ("seccomp", container.seccomp),
         ("fuse-single", container.fuse_single),
     )
     yield from (f"--{name}" for name, wanted in flags if wanted)

@@ -16,6 +16,7 @@
 #include "namespaces.h"
 #include "overlay.h"
 #include "rendezvous.h"
+#include "seccomp.h"
 
 /*
  * An image file whose server reports the IDs in the file, to a container that calls nobody by them: it is
@@ -121,6 +122,8 @@ int container_enter(const struct container *container, struct failure *failure)
 	/* Nothing inside may gain rights, and every rank is alike in this: ptrace_may_access compares. */
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "no_new_privs");
+	if (container->seccomp && seccomp_fake_root(failure) < 0)
+		return -1;
 	execute(words, failure);
 	return died_check(failure);
 }

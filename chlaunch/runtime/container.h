@@ -46,6 +46,7 @@ struct container {
 	bool private_tmp;	/* an empty /tmp, in place of the host's */
 	bool home;		/* host's $HOME at /home/$USER */
 	bool keep_passwd;	/* the image's own /etc/passwd and /etc/group */
+	bool seccomp;		/* privileged calls succeed without doing anything */
 	bool fuse_single;	/* one thread serves a FUSE image */
 	const char **ld_cache;	/* directories that a new /etc/ld.so.cache covers too */
 	size_t ld_cache_count;

@@ -188,6 +188,18 @@ static const struct failure_row rows[FAILURE_COUNT] = {
 				     "stack limit: see execve(2); --unset-env removes variables",
 				     EXIT_EXEC},
 	[FAILURE_COMMAND] = {90, "can't exec", "see execve(2) for what this error means", EXIT_EXEC},
+	[FAILURE_SECCOMP] = {93, "can't fake root: seccomp filter refused",
+			     "an outer container's seccomp filter may forbid it; or leave out --seccomp",
+			     EXIT_OURS},
+	[FAILURE_SECCOMP_MISSING] = {94, "can't fake root: no seccomp filters here",
+				     "the kernel needs CONFIG_SECCOMP_FILTER, and an outer container must "
+				     "let seccomp(2) through; or leave out --seccomp",
+				     EXIT_FEATURE},
+	[FAILURE_SECCOMP_TEST] = {95,
+				  "can't fake root: the seccomp filter is in place, but a call is not faked",
+				  "an outer container may intercept seccomp(2), or this is an architecture "
+				  "that ch-run does not know; leave out --seccomp",
+				  EXIT_OURS},
 	[FAILURE_FEATURE] = {91, "feature not in this ch-run", "ch-run --version --json lists the features",
 			     EXIT_FEATURE},
 	[FAILURE_CDI_HELPER] = {92, "can't start ch-cdi, which reads CDI specifications",

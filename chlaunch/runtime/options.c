@@ -29,6 +29,7 @@ enum option_key { /* options without a short name */
 		  OPTION_JSON,
 		  OPTION_LD_CACHE,
 		  OPTION_NO_PASSWD,
+		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
 		  OPTION_SET_ENV0,
 		  OPTION_UNSAFE,
@@ -69,6 +70,8 @@ static const struct argp_option option_rows[] = {
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
 	{"private-tmp", 't', NULL, 0, "an empty /tmp (default: the host's)", 0},
 	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
+	{"seccomp", OPTION_SECCOMP, NULL, 0,
+	 "privileged system calls succeed without doing anything (for package managers)", 0},
 	{"set-env", OPTION_SET_ENV, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
 	 "set VAR, or the variables of FILE, or those of the image's /ch/environment", 0},
 	{"set-env0", OPTION_SET_ENV0, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
@@ -232,6 +235,9 @@ static error_t option_container(int key, char *value, const struct argp_state *s
 		return 0;
 	case 'u':
 		container->uid = (uid_t)number_parse(value, UINT_MAX - 1, "--uid", state);
+		return 0;
+	case OPTION_SECCOMP:
+		container->seccomp = true;
 		return 0;
 	case OPTION_FUSE_SINGLE:
 		container->fuse_single = true;

@@ -17,7 +17,7 @@ from runtime import TOOLS, Runtime  # noqa: E402
 if TYPE_CHECKING:
     from machine import Machine
 
-PROGRAMS = {"deny": HERE, "peers": HERE, "storm": HERE.parent / "bench"}
+PROGRAMS = {"call": HERE, "deny": HERE, "peers": HERE, "storm": HERE.parent / "bench"}
 
 
 @pytest.fixture(scope="session")

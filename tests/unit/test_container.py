@@ -44,6 +44,7 @@ def test_everything() -> None:
         write=True,
         home=True,
         keep_passwd=True,
+        seccomp=True,
         variables=(
             VariableChange("unset", "LD_*"),
             VariableChange("file", "", None),
@@ -58,7 +59,15 @@ def test_everything() -> None:
     )
     assert words(container) == (
         *("--bind=/a", "--bind=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--home", "--no-passwd"),
-        *("--uid=0", "--gid=7", "--unset-env=LD_*", "--set-env", "--set-env=/f", "--set-env=A=x y"),
+        *(
+            "--seccomp",
+            "--uid=0",
+            "--gid=7",
+            "--unset-env=LD_*",
+            "--set-env",
+            "--set-env=/f",
+            "--set-env=A=x y",
+        ),
         *("--env-default=B=", "--join", "--join-tag=t", "--join-pid=3", "/i", "--", "sh", "-c", "a b"),
     )
 
@@ -71,6 +80,6 @@ def test_every_option_is_one_ch_run_has() -> None:
     options = (HEADER.parent / "options.c").read_text()
     ours = (HEADER.parents[1] / "launch/container.py").read_text()
     names = set(re.findall(r'f?"--([a-z-]+)[="]', ours)) | {"bind", "bind-try", "cd", "cd-try"}
-    names |= {"write", "home", "no-passwd", "uid", "gid"}
+    names |= {"write", "home", "no-passwd", "seccomp", "uid", "gid"}
     for name in names - {""}:
         assert f'{{"{name}",' in options, name
