@@ -13,12 +13,13 @@ class Bind:
     """One bind mount: a path of the host, and the absolute path in the container where it appears.
 
     The source of an optional one may begin with ``$NAME``, a variable of the node; such a bind is left out
-    where its source does not exist.
+    where its source does not exist. No bind is both optional and read_only.
     """
 
     source: str
     target: str
     optional: bool = False
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,21 @@ class VariableChange:
 
     ``set``: name=value, and ``$X`` items of value between colons are expanded. ``unset``: every variable
     whose name matches the glob in name. ``default``: name=value unless name is set. ``file``: value is a file
-    of NAME=VALUE lines on the host; None means the image's own /ch/environment.
+    of NAME=VALUE lines on the host; None means the image's own /ch/environment. ``literal``: name=value as it
+    stands.
     """
 
-    kind: Literal["set", "unset", "default", "file"]
+    kind: Literal["set", "unset", "default", "file", "literal"]
     name: str
     value: str | None = None
 
 
 @dataclass(frozen=True)
 class Container:
-    """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag."""
+    """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag.
+
+    ld_cache: directories that the dynamic loader's cache is made anew to cover.
+    """
 
     image: str
     binds: tuple[Bind, ...] = ()
@@ -48,6 +53,7 @@ class Container:
     write: bool = False
     home: bool = False
     keep_passwd: bool = False
+    ld_cache: tuple[str, ...] = ()
     variables: tuple[VariableChange, ...] = ()
     join: bool = False
     join_tag: str | None = None
@@ -70,6 +76,7 @@ def _options(container: Container) -> Iterator[str]:
     yield from (f"--{name}" for name, wanted in flags if wanted)
     numbers = (("uid", container.uid), ("gid", container.gid))
     yield from (f"--{name}={number}" for name, number in numbers if number is not None)
+    yield from (f"--ld-cache={folder}" for folder in container.ld_cache)
     for change in container.variables:
         yield _variable(change)
     if container.join:
@@ -83,13 +90,15 @@ def _options(container: Container) -> Iterator[str]:
 def _bind(bind: Bind) -> str:
     """Return the option for one bind; the target is left out where it is the source, as ch-run assumes."""
     target = "" if bind.target == bind.source else f":{bind.target}"
-    return f"--bind{'-try' if bind.optional else ''}={bind.source}{target}"
+    return f"--bind{'-try' if bind.optional else '-ro' if bind.read_only else ''}={bind.source}{target}"
 
 
 def _variable(change: VariableChange) -> str:
     """Return the option for one change to the environment."""
     if change.kind == "unset":
         return f"--unset-env={change.name}"
+    if change.kind == "literal":
+        return f"--env={change.name}={change.value}"
     if change.kind == "default":
         return f"--env-default={change.name}={change.value}"
     if change.kind == "set":
