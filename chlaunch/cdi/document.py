@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from chlaunch.errors import CdiError
 
-# The specification of a node with eight GPUs, each in seven parts, has 300 KB.
-SIZE_MAX = 16 << 20
+# Real files have tens of KB; those of a node with many GPUs in many parts, hundreds.
+SIZE_MAX = 4 << 20
 # Items of one list, and characters of one text: a word of an argument vector has at most 128 KiB (execve(2)).
 ITEMS_MAX = 10_000
 TEXT_MAX = 100_000

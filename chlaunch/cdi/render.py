@@ -164,7 +164,7 @@ def _check_mount(mount: Mount, part: Part) -> None:
         raise CdiError(
             f"{part.file}: {part.what} wants a mount of type {mount.type} at {mount.container_path}, and"
             " ch-run makes bind mounts only",
-            f"show a directory of the host there with --bind; {COPY}",
+            f"bind a directory of the host there; {COPY}",
         )
     _mode(mount.host_path, part, "path")
 
@@ -181,7 +181,13 @@ def _mode(path: str, part: Part, what: str) -> int:
 
 
 def _checked(bind: Bind) -> Bind:
-    """Return bind, if ch-run's SRC:DST can name it."""
+    """Return bind, if ch-run can make it: its SRC:DST has one colon, and the host's trees no new names."""
+    if _below(bind.target, VISIBLE) and not os.path.lexists(bind.target):
+        raise CdiError(
+            f"{bind.why.file}: {bind.why.what} wants {bind.source} at {bind.target}, which this host does not"
+            " have, and the container's /dev, /proc and /sys are the host's",
+            f"if the device does without it: {COPY.removeprefix('or ')}",
+        )
     for path in (bind.source, bind.target):
         if ":" in path:
             raise CdiError(
@@ -258,8 +264,8 @@ def _links(done: list[Done], binds: dict[str, Bind]) -> Iterator[Bind]:
     for hook in done:
         for target, name in hook.work.links:
             link = _clean(name)
-            if link in binds or _below(link, VISIBLE):
-                continue  # there already, or not there on the host either
+            if _below(link, VISIBLE) or _behind(link, {}, binds):
+                continue  # as the host has it, or there already
             behind = _behind(link, links, binds)
             if behind is None:
                 why = f"{target}, for the link {link}, is in no mount of the file"

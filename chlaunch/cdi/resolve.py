@@ -6,7 +6,7 @@ https://github.com/cncf-tags/container-device-interface).
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chlaunch.cdi import document, spec
@@ -19,6 +19,8 @@ VARIABLE = "CH_RUN_CDI_DIRS"
 
 # More files than this in one directory are not there for people.
 FILES_MAX = 1000
+# Devices that an error names.
+NAMES_MAX = 8
 SUFFIXES = (".json", ".yaml")
 ALL = "all"
 
@@ -164,7 +166,7 @@ def _missing(registry: Registry, request: str) -> list[str]:
     hints = [f"broken: {error.message}" for error in registry.broken]
     known = registry.of_kind(request.partition("=")[0]) or registry.devices
     if known:
-        hints.append(f"there is {_some(_by_likeness(request, known))}")
+        hints.append(f"there is {_some(request, list(known))}")
     elif not hints:
         hints.append(
             f"a vendor's tool writes the files (nvidia-ctk cdi generate); other directories go in ${VARIABLE}"
@@ -173,16 +175,12 @@ def _missing(registry: Registry, request: str) -> list[str]:
     raise CdiError(f"can't find {what} in {':'.join(registry.directories)}", "\n".join(hints))
 
 
-def _by_likeness(request: str, names: Iterable[str]) -> list[str]:
-    """Return names, those most like request first."""
+def _some(request: str, names: list[str]) -> str:
+    """Return names as a text; if they are many, those most like request, and how many more there are."""
     import difflib  # noqa: PLC0415  only when there is an error to word
 
-    names = list(names)
-    near = difflib.get_close_matches(request, names[:FILES_MAX], n=8, cutoff=0.5)
-    return [*near, *(name for name in names if name not in near)]
-
-
-def _some(names: list[str]) -> str:
-    """Return the first of names, and how many more there are."""
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""  # noqa: PLR2004  a line's worth
-    return f"{', '.join(names[:8])}{more}"
+    if len(names) <= NAMES_MAX:
+        return ", ".join(names)
+    near = difflib.get_close_matches(request, names[:FILES_MAX], n=NAMES_MAX, cutoff=0.5)
+    named = [*near, *(name for name in names if name not in near)][:NAMES_MAX]
+    return f"{', '.join(named)} and {len(names) - NAMES_MAX} more"

@@ -28,12 +28,13 @@ SINCE = {
 HOOK_NAMES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 NODE_TYPES = ("", "b", "c", "u", "p")
 
-_VENDOR_OR_CLASS = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?")
-_DEVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
+_VENDOR_OR_CLASS = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
+_DEVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?")
 _PERMISSIONS = re.compile(r"[rwm]*|none")
 
 _NUMBER_MAX = 2**63 - 1
 _ID_MAX = 2**32 - 1
+_PATH_MAX = 4095  # PATH_MAX of limits.h, which counts the zero
 
 
 @dataclass(frozen=True)
@@ -244,10 +245,7 @@ def _hook(value: Value) -> Hook:
         _variable(item)
     _number(fields, "timeout", _NUMBER_MAX)
     args = fields["args"].items() if "args" in fields else []
-    path = fields["path"].text()
-    if not path:
-        raise fields["path"].error("is empty")
-    return Hook(name, path, tuple(item.text() for item in args))
+    return Hook(name, _path(fields["path"]), tuple(item.text() for item in args))
 
 
 def _interface(value: Value) -> str:
@@ -290,6 +288,8 @@ def _path(value: Value) -> str:
     path = value.text()
     if not path.startswith("/"):
         raise value.error(f"must be an absolute path, not {shown(path)}")
+    if len(path.encode()) > _PATH_MAX:
+        raise value.error(f"is longer than a path can be: {shown(path)}")
     return path
 
 

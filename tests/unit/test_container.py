@@ -27,7 +27,7 @@ def test_same_fields_as_in_c() -> None:
 
 def test_same_kinds_of_changes_as_in_c() -> None:
     kinds = re.findall(r"\bVARIABLE_(\w+),", HEADER.read_text())
-    assert [kind.lower() for kind in kinds] == ["set", "unset", "default", "file"]
+    assert [kind.lower() for kind in kinds] == ["set", "unset", "default", "file", "literal"]
 
 
 def test_nothing_but_an_image() -> None:
@@ -37,19 +37,21 @@ def test_nothing_but_an_image() -> None:
 def test_everything() -> None:
     container = Container(
         image="/i",
-        binds=(Bind("/a", "/a"), Bind("/a", "/b"), Bind("$X", "$X", optional=True)),
+        binds=(Bind("/a", "/a"), Bind("/a", "/b", read_only=True), Bind("$X", "$X", optional=True)),
         directory="/d",
         uid=0,
         gid=7,
         write=True,
         home=True,
         keep_passwd=True,
+        ld_cache=("/l", "/m"),
         variables=(
             VariableChange("unset", "LD_*"),
             VariableChange("file", "", None),
             VariableChange("file", "", "/f"),
             VariableChange("set", "A", "x y"),
             VariableChange("default", "B", ""),
+            VariableChange("literal", "C", "$x"),
         ),
         join=True,
         join_tag="t",
@@ -57,9 +59,29 @@ def test_everything() -> None:
         command=("sh", "-c", "a b"),
     )
     assert words(container) == (
-        *("--bind=/a", "--bind=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--home", "--no-passwd"),
-        *("--uid=0", "--gid=7", "--unset-env=LD_*", "--set-env", "--set-env=/f", "--set-env=A=x y"),
-        *("--env-default=B=", "--join", "--join-tag=t", "--join-pid=3", "/i", "--", "sh", "-c", "a b"),
+        *("--bind=/a", "--bind-ro=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--home", "--no-passwd"),
+        *(
+            "--uid=0",
+            "--gid=7",
+            "--ld-cache=/l",
+            "--ld-cache=/m",
+            "--unset-env=LD_*",
+            "--set-env",
+            "--set-env=/f",
+        ),
+        *(
+            "--set-env=A=x y",
+            "--env-default=B=",
+            "--env=C=$x",
+            "--join",
+            "--join-tag=t",
+            "--join-pid=3",
+            "/i",
+            "--",
+            "sh",
+            "-c",
+            "a b",
+        ),
     )
 
 
@@ -70,7 +92,7 @@ def test_optional_directory() -> None:
 def test_every_option_is_one_ch_run_has() -> None:
     options = (HEADER.parent / "options.c").read_text()
     ours = (HEADER.parents[1] / "launch/container.py").read_text()
-    names = set(re.findall(r'f?"--([a-z-]+)[="]', ours)) | {"bind", "bind-try", "cd", "cd-try"}
+    names = set(re.findall(r'f?"--([a-z-]+)[="]', ours)) | {"bind", "bind-try", "bind-ro", "cd", "cd-try"}
     names |= {"write", "home", "no-passwd", "uid", "gid"}
     for name in names - {""}:
         assert f'{{"{name}",' in options, name
