@@ -9,6 +9,7 @@
     ├── ImageError       31   an image is missing or is not one
     ├── NativeError      31   our own ch-run is missing or does not work
     ├── SlurmError       31   a question to Slurm got no usable answer
+    ├── CdiError         31   a CDI device is missing, its file is broken, or it needs what no user may do
     └── ExecError        49   the launcher could not be executed
 
 Only ``cli/`` words them. Each carries a message (one sentence, what and why) and maybe a hint (what to do).
@@ -75,6 +76,10 @@ class NativeError(ChlaunchError):
 
 class SlurmError(ChlaunchError):
     """A question to Slurm got no usable answer."""
+
+
+class CdiError(ChlaunchError):
+    """A CDI device is missing, the file that describes it is broken, or it needs what no user may do."""
 
 
 class ExecError(ChlaunchError):

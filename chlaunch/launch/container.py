@@ -40,7 +40,10 @@ class VariableChange:
 
 @dataclass(frozen=True)
 class Container:
-    """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag."""
+    """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag.
+
+    ld_cache: directories that the dynamic loader's cache is made anew to cover.
+    """
 
     image: str
     storage: str | None = None

@@ -45,6 +45,7 @@ def binds(
             (_same_path(row.value), Row(f"bind {row.value}", row.reason, row.origin))
             for row in _needs(context, image, launcher)
         ),
+        *context.devices.binds,
         *(
             (
                 _given_bind(str(setting.value), context),
@@ -93,6 +94,7 @@ def variables(
         row = Row(f"HOME={home}", "ch-run would say /root or /", OURS)
         found.append((VariableChange("set", "HOME", home), row))
     found.extend(_needs_variables(image, launcher))
+    found.extend(context.devices.variables)
     found.extend(_given_variables(settings, context))
     return tuple(change for change, _ in found), [row for _, row in found]
 

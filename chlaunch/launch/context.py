@@ -3,11 +3,12 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from chlaunch import native, slurm
+from chlaunch.launch.devices import Devices
 
 Place = Literal["plain", "allocation", "batch", "step", "mpirun"]
 
@@ -29,7 +30,7 @@ class Context:
 
     place: where this command runs; world: how many ranks the job has that it is one of (1 for a shell).
     configuration: the slurm.conf that srun will read. open_mpi: the host's mpirun is Open MPI's.
-    mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi.
+    mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi. devices: what was asked for, here.
     """
 
     ch_run: str
@@ -44,6 +45,7 @@ class Context:
     mpirun: str | None = None
     open_mpi: bool = False
     mpi_type: str | None = None
+    devices: Devices = field(default_factory=Devices)
 
 
 def read(environment: Mapping[str, str]) -> Context:

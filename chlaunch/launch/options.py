@@ -102,6 +102,9 @@ OPTIONS = (
     Option("gid", "value", "group id in the container", "GID", native=True, number=True),
     Option("write", "flag", "let the image be written", native=True),
     Option("no-passwd", "flag", "keep the image's own /etc/passwd and /etc/group", native=True),
+    Option("device", "list", "let programs use a CDI device of this host", "VENDOR/CLASS=NAME"),
+    Option("cdi", "list", "every device of a CDI kind, of a CDI file, or of all files", "KIND|FILE|all"),
+    Option("cdi-dirs", "value", "where CDI files are (default: /etc/cdi:/var/run/cdi)", "DIR[:DIR...]"),
     Option("verbose", "flag", "let ch-run say what it does", native=True),
     Option(
         "site",

@@ -75,7 +75,7 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
         wanted = (launcher.name, *wire.words, *request.launcher, *_ch_run(request, context, inside))
     else:
         wanted = _ch_run(request, context, inside)
-    return Plan(wanted, {}, (why, wire.row, *reasons), wire.notes)
+    return Plan(wanted, {}, (why, wire.row, *reasons), wire.notes + context.devices.notes)
 
 
 def _container(
@@ -98,12 +98,13 @@ def _container(
         write=settings.is_on("write"),
         home=settings.is_on("home"),
         keep_passwd=settings.is_on("no-passwd"),
+        ld_cache=context.devices.ld_cache,
         variables=variables,
         join=join,
         join_tag=settings.text("join-tag") or None,
         command=command,
     )
-    return found, [*bind_rows, directory.row, *variable_rows, join_row]
+    return found, [*bind_rows, *context.devices.rows, directory.row, *variable_rows, join_row]
 
 
 def _join(settings: Settings, launcher: Launcher) -> tuple[bool, Row]:

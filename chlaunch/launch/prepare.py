@@ -1,9 +1,10 @@
 """Gather the facts for a request, in the order that asks for least, and plan."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from chlaunch import slurm
-from chlaunch.launch import context, flavour, grammar, inspect, options, plan, site
+from chlaunch.launch import context, devices, flavour, grammar, inspect, options, plan, site
 from chlaunch.launch.grammar import Words
 from chlaunch.launch.options import Settings
 from chlaunch.launch.plan import Plan, Request
@@ -35,8 +36,9 @@ def prepare(
     found = site.load(environment, named)
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
-    image = inspect.inspect(open_image(grammar.image_path(word)), flavour.load())
-    here = context.read(environment)
+    rootfs = open_image(grammar.image_path(word))
+    image = inspect.inspect(rootfs, flavour.load())
+    here = replace(context.read(environment), devices=devices.gather(settings, environment, rootfs))
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)
     offer = slurm.offer(here.srun) if asks and here.srun else None

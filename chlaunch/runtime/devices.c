@@ -29,12 +29,14 @@ static char **words_make(const struct options *options, char *helper, char *own,
 
 	while (argv[given] != NULL)
 		given++;
-	words = calloc(options->device_count + given + 6, sizeof *words);
+	words = calloc(options->device_count + given + 7, sizeof *words);
 	if (words == NULL)
 		return NULL;
 	words[count++] = helper;
 	if (options->device_directories != NULL)
 		words[count++] = word_make("--dirs=", options->device_directories);
+	if (options->verbosity > 0)
+		words[count++] = word_make("--verbose", "");
 	if (options->all_devices)
 		words[count++] = word_make("--all", "");
 	for (size_t i = 0; i < options->device_count; i++)

@@ -34,41 +34,46 @@ def test_nothing_but_an_image() -> None:
     assert words(Container("/i", command=("true",))) == ("/i", "--", "true")
 
 
+EVERYTHING = Container(
+    image="/i",
+    storage="/s",
+    binds=(Bind("/a", "/a"), Bind("/a", "/b", read_only=True), Bind("$X", "$X", optional=True)),
+    directory="/d",
+    uid=0,
+    gid=7,
+    write=True,
+    write_fake="9m",
+    write_fake_rank=True,
+    private_tmp=True,
+    home=True,
+    keep_passwd=True,
+    seccomp=True,
+    fuse_single=True,
+    ld_cache=("/l", "/m"),
+    variables=(
+        VariableChange("unset", "LD_*"),
+        VariableChange("file", "", None),
+        VariableChange("file", "", "/f"),
+        VariableChange("file_nul", "", "/g"),
+        VariableChange("set", "A", "x y"),
+        VariableChange("default", "B", ""),
+        VariableChange("set", "C", "$x", literal=True),
+    ),
+    join=True,
+    join_tag="t",
+    join_pid=3,
+    command=("sh", "-c", "a b"),
+)
+
+
 def test_everything() -> None:
-    container = Container(
-        image="/i",
-        binds=(Bind("/a", "/a"), Bind("/a", "/b"), Bind("$X", "$X", optional=True)),
-        directory="/d",
-        uid=0,
-        gid=7,
-        write=True,
-        home=True,
-        keep_passwd=True,
-        seccomp=True,
-        variables=(
-            VariableChange("unset", "LD_*"),
-            VariableChange("file", "", None),
-            VariableChange("file", "", "/f"),
-            VariableChange("set", "A", "x y"),
-            VariableChange("default", "B", ""),
-        ),
-        join=True,
-        join_tag="t",
-        join_pid=3,
-        command=("sh", "-c", "a b"),
-    )
-    assert words(container) == (
-        *("--bind=/a", "--bind=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--home", "--no-passwd"),
-        *(
-            "--seccomp",
-            "--uid=0",
-            "--gid=7",
-            "--unset-env=LD_*",
-            "--set-env",
-            "--set-env=/f",
-            "--set-env=A=x y",
-        ),
-        *("--env-default=B=", "--join", "--join-tag=t", "--join-pid=3", "/i", "--", "sh", "-c", "a b"),
+    assert words(EVERYTHING) == (
+        *("--bind=/a", "--bind-ro=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--private-tmp", "--home"),
+        *("--no-passwd", "--seccomp", "--fuse-single", "--storage=/s", "--write-fake=9m"),
+        *("--write-fake-scope=rank", "--uid=0", "--gid=7", "--ld-cache=/l", "--ld-cache=/m"),
+        *("--unset-env=LD_*", "--set-env", "--set-env=/f", "--set-env0=/g", "--set-env=A=x y"),
+        *("--env-default=B=", "--env=C=$x", "--join", "--join-tag=t", "--join-pid=3"),
+        *("/i", "--", "sh", "-c", "a b"),
     )
 
 
@@ -78,8 +83,6 @@ def test_optional_directory() -> None:
 
 def test_every_option_is_one_ch_run_has() -> None:
     options = (HEADER.parent / "options.c").read_text()
-    ours = (HEADER.parents[1] / "launch/container.py").read_text()
-    names = set(re.findall(r'f?"--([a-z-]+)[="]', ours)) | {"bind", "bind-try", "cd", "cd-try"}
-    names |= {"write", "home", "no-passwd", "seccomp", "uid", "gid"}
-    for name in names - {""}:
-        assert f'{{"{name}",' in options, name
+    described = words(EVERYTHING)
+    for word in described[: described.index("/i")]:
+        assert f'{{"{word[2:].partition("=")[0]}",' in options, word

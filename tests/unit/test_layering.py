@@ -17,9 +17,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "runtime" not in path.p
 
 # A layer's files, and the layers it may import besides itself: cli -> launch, image -> the rest -> errors.
 LAYERS = {
-    "cli": ("launch", "image", "rootfs", "native", "slurm", "errors"),
-    "launch": ("rootfs", "native", "slurm", "errors"),
+    "cli": ("launch", "image", "cdi", "rootfs", "native", "slurm", "errors"),
+    "launch": ("cdi", "rootfs", "native", "slurm", "errors"),
     "image": ("rootfs", "native", "slurm", "errors"),
+    "cdi": ("errors",),
     "rootfs": ("errors",),
     "native": ("errors",),
     "slurm": ("errors",),
@@ -34,8 +35,10 @@ DOORS = {
     "requests": ("image/registry.py", "image/auth.py"),
     "pyslurm": ("slurm.py",),
     "mpi4py": ("probe.py",),
+    "yaml": ("cdi/builder.py",),
 }
-EXEC_DOOR = "cli/launch.py"
+# ch-launch becomes the launcher. ch-cdi, which ch-run became, becomes ch-run again: ranks have no parent process.
+EXEC_DOORS = ("cli/launch.py", "cli/cdi.py")
 
 
 def name_of(path: Path) -> str:
@@ -73,7 +76,7 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_one_file_execs(path: Path) -> None:
+def test_only_two_files_exec(path: Path) -> None:
     calls = {
         node.attr
         for node in ast.walk(ast.parse(path.read_text()))
@@ -82,7 +85,7 @@ def test_only_one_file_execs(path: Path) -> None:
         and node.value.id == "os"
         and node.attr.startswith(("exec", "spawn", "posix_spawn", "system"))
     }
-    assert not calls or name_of(path) == EXEC_DOOR
+    assert not calls or name_of(path) in EXEC_DOORS
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from chlaunch.cdi.render import Bind, Named, Omission, Plain, Variable, Why
 from chlaunch.errors import RefusedError
-from chlaunch.launch import flavour, options, site
+from chlaunch.launch import devices, flavour, options, site
 from chlaunch.launch.context import Context
 from chlaunch.launch.inspect import Image
 from chlaunch.launch.plan import Plan, Request, needs_offer, plan
@@ -29,6 +30,22 @@ LAPTOP = Context(ch_run="/opt/chlaunch/bin/ch-run", home="/home/alice", director
 MPIRUN = replace(LAPTOP, mpirun="/usr/bin/mpirun", open_mpi=True)
 LOGIN = replace(
     MPIRUN, srun="/usr/bin/srun", configuration="/etc/slurm/slurm.conf", directory="/scratch/alice/run"
+)
+
+GPU, FILE = (Why(what, "/etc/cdi/vendor.yaml") for what in ("vendor.com/gpu=0", "vendor.com/gpu"))
+DEVICES = devices.from_plain(
+    Plain(
+        binds=(
+            Bind("/usr/lib64/libgpu.so.1.2", "/usr/lib64/libgpu.so.1", read_only=True, why=FILE),
+            Bind("/run/gpu", "/run/gpu", read_only=False, why=FILE),
+            Bind("/data", "/data", read_only=True, why=FILE),
+        ),
+        variables=(Variable("GPUS", "$0: void", FILE), Variable("A", "device's", FILE)),
+        ld_cache=(Named("/usr/lib64", FILE),),
+        visible=(Named("/dev/gpu0", GPU),),
+        omissions=(Omission("chmod", (), "it does nothing here", GPU),),
+        warnings=("something about groups",),
+    )
 )
 
 OMPI4 = Image("/images/ompi4", "libmpi.so.40", OPENMPI, "4.1", "mpirun")
@@ -80,6 +97,12 @@ CASES: dict[str, tuple[Request, Context, Image, Offer | None]] = {
     "srun-in-allocation": (request_for(), replace(LOGIN, place="allocation"), OMPI4, DEBIAN),
     "srun-plain-program": (request_for("-n4", command=("hostname",)), LOGIN, PLAIN, None),
     "srun-user-says-mpi": (request_for("-n4", "--mpi=none"), LOGIN, OMPI5, None),
+    "srun-device": (
+        request_for("-n4", set_env=("A=1",), bind=("/data",)),
+        replace(LOGIN, devices=DEVICES),
+        OMPI5,
+        DEBIAN,
+    ),
     "srun-everything": (request_for("-n4", **EVERYTHING), LOGIN, OMPI4, None),
     "mpirun-ompi4": (request_for("-np", "4"), MPIRUN, OMPI4, None),
     "mpirun-ompi5": (request_for("-np", "4"), MPIRUN, OMPI5, None),
