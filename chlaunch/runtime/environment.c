@@ -75,10 +75,13 @@ static int variable_set(const char *name, const char *value, bool literal, struc
 static void variables_unset(const char *glob)
 {
 	for (size_t i = 0; environ[i] != NULL;) {
-		CLEANUP_FREE char *name = strndup(environ[i], strcspn(environ[i], "="));
+		const size_t length = strcspn(environ[i], "=");
+		CLEANUP_FREE char *name = strndup(environ[i], length);
 
-		/* unsetenv closes the gap, so the next variable moves here */
-		if (name == NULL || fnmatch(glob, name, FNM_EXTMATCH) != 0 || unsetenv(name) < 0)
+		/* unsetenv closes the gap, so the next variable moves here. execve(2) hands on words without
+		 * '=' too: those it does not find. */
+		if (name == NULL || environ[i][length] == '\0' || fnmatch(glob, name, FNM_EXTMATCH) != 0 ||
+		    unsetenv(name) < 0)
 			i++;
 	}
 }
