@@ -163,5 +163,7 @@ int explain(const char *path, char *const *command, int error, struct failure *f
 	if (error == EACCES && access(path, X_OK) < 0)
 		return FAIL(failure, FAILURE_COMMAND_MODE, error, "%s: mode %04o", path,
 			    status.st_mode & 07777);
+	if (!S_ISREG(status.st_mode)) /* to open a FIFO would wait, and devices may act on it */
+		return FAIL(failure, FAILURE_COMMAND, error, "%s", path);
 	return explain_content(path, error, failure);
 }
