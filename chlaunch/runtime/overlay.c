@@ -26,6 +26,7 @@
 
 enum {
 	OPTIONS_MOST = 4095, /* mount(2) reads one page */
+	ENCODED_MOST = 4 * PATH_MAX,
 };
 
 static int overlay_mount(const char *target, unsigned long flags, const char *options, const char *shown,
@@ -128,7 +129,7 @@ int overlay_attach(struct assembly *assembly, const char *size, int store, const
 /* A line of /proc/self/mountinfo, proc_pid_mountinfo(5). */
 struct submount {
 	int id, parent;
-	char path[PATH_MAX];
+	char path[ENCODED_MOST];
 };
 
 /* "\040" and its like stand for characters that would end a field. */
@@ -137,13 +138,10 @@ static void field_decode(char *text)
 	char *to = text;
 
 	for (const char *from = text; *from != '\0'; from++, to++) {
-		unsigned code;
-
-		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-			*to = (char)code;
+		*to = *from;
+		if (from[0] == '\\' && strspn(from + 1, "01234567") >= 3) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
 			from += 3;
-		} else {
-			*to = *from;
 		}
 	}
 	*to = '\0';
@@ -165,8 +163,8 @@ static char *submounts_read(struct failure *failure)
 
 static bool submount_parse(const char *line, struct submount *mount)
 {
-	/* PATH_MAX - 1 */
-	if (sscanf(line, "%d %d %*s %*s %4095s", &mount->id, &mount->parent, mount->path) != 3)
+	/* ENCODED_MOST - 1 */
+	if (sscanf(line, "%d %d %*s %*s %16383s", &mount->id, &mount->parent, mount->path) != 3)
 		return false;
 	field_decode(mount->path);
 	return true;
