@@ -15,9 +15,11 @@
 #include "rendezvous.h"
 #include "rendezvous_records.h"
 
-enum { /* how long a member that is not its command yet may take to fail by itself */
-       ENDING_TRIES = 200,
-       ENDING_MICROSECONDS = 10000,
+/* How long a member that is not its command yet may take to fail by itself, and a word to be taken. */
+enum {
+	ENDING_TRIES = 200,
+	ENDING_MICROSECONDS = 10000,
+	TELLING_MILLISECONDS = 1000,
 };
 
 struct rendezvous_members rendezvous_members(const struct rendezvous *rendezvous)
