@@ -78,6 +78,9 @@ has_file() { # PATTERN
 group_test() {
 	need strace has strace
 	need gdb has gdb
+	need xvfb has Xvfb
+	need x11-utils has xdpyinfo
+	need xauth has xauth
 	need linux-libc-dev-armhf-cross headers arm-linux-gnueabihf
 	need linux-libc-dev-ppc64el-cross headers powerpc64le-linux-gnu
 	need linux-libc-dev-s390x-cross headers s390x-linux-gnu

@@ -275,7 +275,8 @@ void keeper_go(const struct keeper *keeper)
 
 void keeper_complaint(const struct keeper *keeper, char *text, size_t size)
 {
-	const ssize_t length = read(keeper->complaint, text, size - 1);
+	/* What it said it said before it closed the device. One that still lives may have nothing to say. */
+	const ssize_t length = recv(keeper->complaint, text, size - 1, MSG_DONTWAIT);
 
 	text[length < 0 ? 0 : length] = '\0';
 	text[strcspn(text, "\n")] = '\0';

@@ -18,6 +18,7 @@ enum {
 	KERNEL_FSMOUNT = 432,		/* Linux 5.2 */
 	KERNEL_PIDFD_SEND_SIGNAL = 424, /* Linux 5.1 */
 	KERNEL_PIDFD_OPEN = 434,	/* Linux 5.3 */
+	KERNEL_PIDFD_GETFD = 438,	/* Linux 5.6 */
 	KERNEL_CLOSE_RANGE = 436,	/* Linux 5.9 */
 	KERNEL_OPENAT2 = 437,		/* Linux 5.6 */
 	KERNEL_MOUNT_SETATTR = 442,	/* Linux 5.12 */

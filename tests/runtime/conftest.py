@@ -40,3 +40,9 @@ def runtime(machine: Machine, ch_run: Path, image_tiny: Path) -> Runtime:
             check=True,
         )
     return Runtime(machine, str(ch_run), str(image_tiny))
+
+
+@pytest.fixture(scope="session")
+def squashfs(runtime: Runtime) -> str:
+    """Return the small image as a SquashFS file, as root's tools make it: all files are root's."""
+    return runtime.squash("tiny.sqfs")
