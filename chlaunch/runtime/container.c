@@ -28,13 +28,14 @@ static int outer_make(const struct container *container, struct image *image,
 {
 	const uint32_t owner = image->file.owner;
 
-	return namespace_user_make(owner, owner, failure) < 0 ||
-			       image_serve(image, container, owner, owner, rendezvous, failure) < 0 ||
-			       namespace_mount_make(failure) < 0 ||
-			       image_mount_outer(image, container->image, failure) < 0 ||
-			       namespace_user_make(container->uid, container->gid, failure) < 0
-		       ? -1
-		       : 0;
+	if (namespace_user_make(owner, owner, failure) < 0 ||
+	    image_serve(image, container, owner, owner, rendezvous, failure) < 0 ||
+	    namespace_mount_make(failure) < 0 || image_mount_outer(image, container->image, failure) < 0 ||
+	    namespace_user_make(container->uid, container->gid, failure) < 0)
+		return -1;
+	return image_is_mounted(image)
+		       ? 0
+		       : image_serve(image, container, container->uid, container->gid, rendezvous, failure);
 }
 
 /* User namespace, where there is none to be in yet, and image server. */

@@ -69,8 +69,11 @@ static int mount_old(int device, uid_t uid, gid_t gid)
 int fuse_mount_attach(int mount, int device, uid_t uid, gid_t gid, const char *shown, struct failure *failure)
 {
 	CLEANUP_FD int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int top = mount >= 0 ? mount : fuse_mount_make(device, uid, gid);
+	int top = mount;
 
+	/* All or nothing: a device that was used for a mount that fails can't be used for another. */
+	if (mount < 0 && kernel_makes_mounts())
+		top = fuse_mount_make(device, uid, gid);
 	if (top >= 0 && kernel_tree_attach(top, root) == 0)
 		return top;
 	if (top >= 0)

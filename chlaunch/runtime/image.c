@@ -62,8 +62,23 @@ int image_serve(struct image *image, const struct container *container, uid_t ui
 
 int image_mount_outer(struct image *image, const char *shown, struct failure *failure)
 {
-	image->mount = fuse_mount_make(image->device, image->file.owner, image->file.owner);
-	return image->mount >= 0 ? 0 : FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", shown);
+	if (kernel_makes_mounts())
+		image->mount = fuse_mount_make(image->device, image->file.owner, image->file.owner);
+	if (image->mount >= 0)
+		return 0;
+	if (errno != ENOSYS && errno != EPERM)
+		return FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", shown);
+	close(image->keeper.go);
+	close(image->keeper.complaint);
+	close(image->device);
+	image->keeper = (struct keeper){-1, -1};
+	image->device = -1;
+	return 0;
+}
+
+bool image_is_mounted(const struct image *image)
+{
+	return image->mount >= 0;
 }
 
 static bool is_host_root(const struct stat *status)

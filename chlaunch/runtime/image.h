@@ -45,8 +45,12 @@ bool image_wants_outer(const struct image *image);
 int image_serve(struct image *image, const struct container *container, uid_t uid, gid_t gid,
 		const struct rendezvous *rendezvous, struct failure *failure);
 
-/* In a mount namespace of the outer user namespace: make the mount that image_attach will use. */
+/* In a mount namespace of the outer user namespace: make the mount that image_attach will use. Where calls
+ * for that are refused, which cannot be known before, the server ends, and the image wants to be served anew.
+ */
 int image_mount_outer(struct image *image, const char *shown, struct failure *failure);
+
+bool image_is_mounted(const struct image *image);
 
 /* In the container's mount namespace: mount the image; its top becomes the assembly's root. */
 int image_attach(struct image *image, const struct container *container, struct assembly *assembly,

@@ -93,6 +93,14 @@ static inline int kernel_file_system_mount(int fd, unsigned attributes)
 	return (int)syscall(KERNEL_FSMOUNT, fd, KERNEL_CLOEXEC, attributes);
 }
 
+/* For a process that may mount: are the calls there with which it makes and attaches a mount? Else errno is
+ * theirs. */
+static inline bool kernel_makes_mounts(void)
+{
+	return kernel_file_system_mount(-1, 0) < 0 && errno == EBADF && kernel_tree_attach(-1, -1) < 0 &&
+	       errno == EBADF;
+}
+
 /* O_PATH descriptor of path as it is seen by a process whose root directory is root. */
 static inline int kernel_open_in_root(int root, const char *path)
 {

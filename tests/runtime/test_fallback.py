@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 EPERM, EINVAL, ENOSYS = 1, 22, 38
 PIVOT_ROOT = {"x86_64": "155"}
 CALLS = {"open_tree": "428", "move_mount": "429", "openat2": "437", "mount_setattr": "442"}
+FILE_CALLS = {"fsopen": "430", "fsconfig": "431", "fsmount": "432", "pidfd_open": "434", "close_range": "436"}
+ALL_CALLS = [*CALLS.values(), *FILE_CALLS.values()]
 
 SCRIPT = """
 cat /gpfs/deep/file /opt/file; ls -A /; id -un; cut -d' ' -f5 /proc/self/mountinfo | grep -cx /
@@ -35,6 +37,33 @@ def test_without_new_calls(runtime: Runtime, calls: str, error: int) -> None:
     assert "content" in expected
     assert expected.count("Read-only file system") == 3
     assert container(runtime, f"$TOOLS/deny {error} {calls}") == expected
+
+
+@pytest.mark.parametrize("error", [ENOSYS, EPERM])
+@pytest.mark.parametrize("calls", [*ALL_CALLS, ",".join(FILE_CALLS.values()), ",".join(ALL_CALLS)])
+def test_image_file_without_new_calls(runtime: Runtime, squashfs: str, calls: str, error: int) -> None:
+    """It is mounted by mount(2) then, and its server ends with the container all the same."""
+    script = "touch /x 2>&1; md5sum /bin/busybox; cat /gpfs/deep/file /opt/file; ls -A /; id -un"
+    words = f"-j -b ~/data:/gpfs/deep -b ~/data:/opt {squashfs} -- sh -c '{script}'"
+    runtime.machine.run("mkdir -p ~/data; echo content >~/data/file", check=True)
+    result = runtime.shell(f"$TOOLS/deny {error} {calls} $CH_RUN {words}")
+    runtime.await_no_servers()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == runtime.shell(f"$CH_RUN {words}").stdout
+    assert "Read-only file system" in result.stdout
+    assert result.stdout.count("content") == 2
+    runtime.await_no_servers()
+
+
+def test_server_dies_without_pidfds(runtime: Runtime, squashfs: str) -> None:
+    """The keeper ends the ranks by their PIDs then."""
+    result = runtime.shell(
+        f"$TOOLS/deny {ENOSYS} 424,434,436 $CH_RUN {squashfs} -- sh -c 'touch /tmp/up; sleep 60' 2>/tmp/said & "
+        "until [ -e /tmp/up ]; do sleep 0.01; done; rm /tmp/up; pkill -KILL squashfuse_ll; wait $!; echo $?; cat /tmp/said"
+    )
+    runtime.await_no_servers()
+    assert result.stdout.startswith("137\n")
+    assert "squashfuse_ll was killed by signal 9" in result.stdout
 
 
 def test_without_pivot_root(runtime: Runtime) -> None:
