@@ -52,8 +52,11 @@ static bool members_enter(struct rendezvous *rendezvous, bool same, int *alive)
 			continue;
 		}
 		*alive = member->pid;
-		if (member_enter(user_fd, mount_fd, same) == 0)
+		if (member_enter(user_fd, mount_fd, same) == 0) {
+			if (same)
+				rendezvous->self.creator = member->creator;
 			return true;
+		}
 	}
 	return false;
 }
@@ -125,7 +128,7 @@ int rendezvous_enter(struct rendezvous *rendezvous, const struct container *cont
 {
 	memset(rendezvous, 0, sizeof *rendezvous);
 	rendezvous->self.container = rendezvous_container(container);
-	rendezvous->self.pid = getpid();
+	rendezvous->self.pid = rendezvous->self.creator = getpid();
 	rendezvous->self.start = process_start(rendezvous->self.pid);
 	if (rendezvous_name(container, rendezvous->name, sizeof rendezvous->name, failure) < 0 ||
 	    file_lock(rendezvous->name, &rendezvous->directory, &rendezvous->lock, failure) < 0 ||

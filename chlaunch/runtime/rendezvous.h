@@ -28,7 +28,8 @@ struct rendezvous_member {
 	uint64_t container;	  /* hash of what makes the mount namespace: image, binds, … */
 	uint64_t start;		  /* of the process, in clock ticks since boot */
 	int32_t pid;		  /* 0: a free place */
-	uint32_t unused;
+	int32_t creator; /* PID of the one who made the container: with the same words, later ones may follow
+			  */
 };
 
 struct rendezvous {
