@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -21,13 +22,19 @@ enum {
 	FILE_MOST = LAYERS_MOST * (LAYER_NAME_MOST + 1),
 };
 
+/* Storage that somebody named; NULL if none was. */
+static const char *path_given(const struct container *container)
+{
+	const char *path = container->storage != NULL ? container->storage : getenv("CH_IMAGE_STORAGE");
+
+	return path != NULL && path[0] != '\0' ? path : NULL;
+}
+
 void store_path(const struct container *container, char *path, size_t size)
 {
-	const char *storage = container->storage;
+	const char *storage = path_given(container);
 
-	if (storage == NULL)
-		storage = getenv("CH_IMAGE_STORAGE");
-	if (storage != NULL && storage[0] != '\0')
+	if (storage != NULL)
 		snprintf(path, size, "%s", storage);
 	else
 		snprintf(path, size, "/var/tmp/%s.ch", identity_user());
@@ -48,6 +55,17 @@ static bool name_encode(const char *name, char *text, size_t size)
 	return true;
 }
 
+/* The default is in a directory where anybody may make it: what others put there is nobody's storage. */
+static bool is_ours(const struct container *container, const char *path, int store)
+{
+	struct stat status, link;
+
+	if (path_given(container) != NULL)
+		return true;
+	return fstat(store, &status) == 0 && status.st_uid == geteuid() && lstat(path, &link) == 0 &&
+	       link.st_uid == geteuid();
+}
+
 int store_find(const struct container *container, int *store)
 {
 	char path[PATH_MAX], name[NAME_MAX + 1], relative[sizeof "images/" + NAME_MAX];
@@ -57,12 +75,18 @@ int store_find(const struct container *container, int *store)
 		return -1;
 	store_path(container, path, sizeof path);
 	*store = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (*store >= 0 && !is_ours(container, path, *store)) {
+		close(*store);
+		*store = -1;
+	}
 	if (*store < 0)
 		return -1;
 	snprintf(relative, sizeof relative, "images/%s", name);
 	image = openat(*store, relative, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (image < 0)
+	if (image < 0) {
 		close(*store);
+		*store = -1;
+	}
 	return image;
 }
 

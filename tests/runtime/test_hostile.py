@@ -20,3 +20,21 @@ def test_late_keeper_spares_the_next_container(runtime: Runtime, squashfs: str) 
     )
     runtime.await_no_servers()
     assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+def test_storage_of_a_stranger(runtime: Runtime) -> None:
+    """Anybody can make /var/tmp/alice.ch before alice does: neither it nor a link is hers, unless she says so."""
+    store = "/var/tmp/alice.ch"
+    make = "mkdir -p $0/l/1 $0/images/app; cp -a $1/. $0/l/1; touch $0/l/1/bobs; echo 1 >$0/images/app/layers"
+    runtime.machine.run(["sh", "-c", f"umask 022; {make}", store, runtime.image], user="bob", check=True)
+    own = runtime.copy_image("app")
+    try:
+        for link in ("true", f"mv {store} /tmp/bobs.ch && ln -s /tmp/bobs.ch {store}"):
+            runtime.machine.run(link, user="bob", check=True)
+            result = runtime("app", "--", "ls", "/")
+            assert (result.returncode, result.stderr) == (0, "")
+            assert "bobs" not in result.stdout
+        runtime.machine.run(f"rm {store}", user="bob", check=True)
+        assert "bobs" in runtime("-s", "/tmp/bobs.ch", "app", "--", "ls", "/").stdout
+    finally:
+        runtime.machine.root(f"rm -rf {store} /tmp/bobs.ch {own}")
