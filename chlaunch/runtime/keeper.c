@@ -12,6 +12,7 @@
  */
 #include "keeper.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -42,12 +43,27 @@ struct inheritance {
 
 enum { INHERITED = sizeof(struct inheritance) / sizeof(int) };
 
-static void descriptors_close_range(unsigned from, unsigned to)
+/* Before Linux 5.9: those there are. The limit on their number may be a billion, or lower than what is open.
+ */
+static void descriptors_close_listed(int from)
 {
-	if (from > to || syscall(KERNEL_CLOSE_RANGE, from, to, 0) == 0)
-		return;
-	for (unsigned fd = from; fd <= to && fd < (unsigned)sysconf(_SC_OPEN_MAX); fd++)
-		close((int)fd);
+	DIR *stream = opendir("/proc/self/fd");
+	const struct dirent *entry;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		const int fd = atoi(entry->d_name);
+
+		if (fd >= from && fd != dirfd(stream))
+			close(fd);
+	}
+	if (stream != NULL)
+		closedir(stream);
+}
+
+static void descriptors_close_from(int from)
+{
+	if (syscall(KERNEL_CLOSE_RANGE, (unsigned)from, UINT_MAX, 0) < 0)
+		descriptors_close_listed(from);
 }
 
 /* Move what is needed to FIRST_OWN and up, in order, and close all else. */
@@ -68,7 +84,7 @@ static int descriptors_arrange(struct inheritance *inheritance)
 		else if (dup3(high[i], fds[i], O_CLOEXEC) < 0)
 			return -1;
 	}
-	descriptors_close_range(FIRST_OWN + INHERITED, UINT_MAX);
+	descriptors_close_from(FIRST_OWN + INHERITED);
 	for (int fd = 0; fd < FIRST_OWN; fd++) {
 		close(fd);
 		if (open("/dev/null", O_RDWR) != fd)

@@ -55,6 +55,20 @@ def test_image_file_without_new_calls(runtime: Runtime, squashfs: str, calls: st
     runtime.await_no_servers()
 
 
+def test_keeper_lets_go_without_close_range(runtime: Runtime, squashfs: str) -> None:
+    """A descriptor above the present limit on their number is closed too."""
+    keeper = "readlink /proc/$(pgrep -x ch-run-keeper)/fd/*; cat /proc/$(pgrep -x ch-run-keeper)/comm"
+    result = runtime.shell(
+        f"exec 200>/tmp/held; ulimit -n 100; $TOOLS/deny {ENOSYS} 436 $CH_RUN {squashfs} -- "
+        f"sh -c 'touch /tmp/up; until [ -e /tmp/end ]; do sleep 0.01; done' & exec 200>&-; "
+        f"until [ -e /tmp/up ]; do sleep 0.01; done; {keeper}; touch /tmp/end; wait; rm /tmp/up /tmp/end /tmp/held"
+    )
+    runtime.await_no_servers()
+    assert result.stderr == ""
+    assert "ch-run-keeper" in result.stdout
+    assert "/tmp/held" not in result.stdout
+
+
 def test_server_dies_without_pidfds(runtime: Runtime, squashfs: str) -> None:
     """The keeper ends the ranks by their PIDs then."""
     result = runtime.shell(
