@@ -1,4 +1,5 @@
 /* ch-run: words in, a container entered; the one place that words failures and ends the process. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
@@ -100,10 +101,23 @@ static int start(int argc, char **argv, struct failure *failure)
 	return container_enter(&options.container, failure);
 }
 
+/* Where standard input, output or error is closed, a file of ours would get its number, and our words. */
+static void descriptors_hold(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct failure failure = {.notice = notice_print, .hint = hint_print};
 
+	descriptors_hold();
 	start(argc, argv, &failure);
 	return failure_print(&failure);
 }

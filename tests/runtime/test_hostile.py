@@ -38,3 +38,17 @@ def test_storage_of_a_stranger(runtime: Runtime) -> None:
         assert "bobs" in runtime("-s", "/tmp/bobs.ch", "app", "--", "ls", "/").stdout
     finally:
         runtime.machine.root(f"rm -rf {store} /tmp/bobs.ch {own}")
+
+
+def test_closed_standard_error(runtime: Runtime) -> None:
+    """What ch-run says then goes nowhere, not into the rendezvous file that would be descriptor 2."""
+    result = runtime.shell(
+        "space='readlink /proc/self/ns/mnt'; run() { $CH_RUN -v --join-tag=closed $IMAGE -- sh -c \"$1\"; }; "
+        "run \"$space; echo >/tmp/up; until [ -e /tmp/end ]; do sleep 0.01; done\" & "
+        "until [ -e /tmp/up ]; do sleep 0.01; done; run true <&- >&- 2>&-; "
+        "run 'ls /proc/self/fd >/tmp/fds' <&- 2>&-; run \"$space\"; touch /tmp/end; wait; cat /tmp/fds; "
+        "rm /tmp/up /tmp/end /tmp/fds"
+    )
+    first, second, *descriptors = result.stdout.split()
+    assert first == second
+    assert descriptors == ["0", "1"]  # 0 is how ls reads the directory: closed ones stay closed
