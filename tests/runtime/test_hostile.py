@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from runtime import Runtime
 
@@ -44,7 +46,7 @@ def test_closed_standard_error(runtime: Runtime) -> None:
     """What ch-run says then goes nowhere, not into the rendezvous file that would be descriptor 2."""
     result = runtime.shell(
         "space='readlink /proc/self/ns/mnt'; run() { $CH_RUN -v --join-tag=closed $IMAGE -- sh -c \"$1\"; }; "
-        "run \"$space; echo >/tmp/up; until [ -e /tmp/end ]; do sleep 0.01; done\" & "
+        'run "$space; echo >/tmp/up; until [ -e /tmp/end ]; do sleep 0.01; done" & '
         "until [ -e /tmp/up ]; do sleep 0.01; done; run true <&- >&- 2>&-; "
         "run 'ls /proc/self/fd >/tmp/fds' <&- 2>&-; run \"$space\"; touch /tmp/end; wait; cat /tmp/fds; "
         "rm /tmp/up /tmp/end /tmp/fds"
@@ -52,3 +54,35 @@ def test_closed_standard_error(runtime: Runtime) -> None:
     first, second, *descriptors = result.stdout.split()
     assert first == second
     assert descriptors == ["0", "1"]  # 0 is how ls reads the directory: closed ones stay closed
+
+
+EXECVE = """
+import ctypes, sys
+words = [word.encode() for word in sys.argv[1:]]
+array = lambda items: (ctypes.c_char_p * (len(items) + 1))(*items, None)
+ctypes.CDLL(None).execve(words[0], array(words), array([b"PATH=/bin", b"NOTHING", b"=x", b"N=1", b"", b"N=2"]))
+"""
+
+
+def test_environment_words_without_equals(runtime: Runtime) -> None:
+    """execve(2) hands on whatever it is given; to remove variables comes to its end all the same."""
+    words = [runtime.ch_run, "--unset-env=N*", runtime.image, "--", "env"]
+    result = runtime.machine.run(["python3", "-c", EXECVE, *words])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "N=" not in result.stdout
+
+
+def test_fifo_as_command(runtime: Runtime) -> None:
+    result = runtime.shell("mkfifo -m 755 /tmp/fifo; $CH_RUN $IMAGE -- /tmp/fifo; echo $?; rm /tmp/fifo")
+    assert result.stdout == "49\n"
+    assert "can't exec: /tmp/fifo: Permission denied" in result.stderr
+
+
+@pytest.mark.parametrize("length", range(4))
+def test_mount_points_with_many_spaces(runtime: Runtime, length: int) -> None:
+    """In mountinfo each is four characters: more than PATH_MAX, which may end within any of them."""
+    point = f"/opt/{'x' * length}" + f"/{' ' * 250}" * 5
+    runtime.machine.run("mkdir -p ~/data; echo content >~/data/file", check=True)
+    words = ("--write-fake-scope=rank", "-b", f"/home/alice/data:{point}", runtime.image, "--")
+    result = runtime(*words, "cat", f"{point}/file")
+    assert (result.stdout, result.stderr) == ("content\n", "")
