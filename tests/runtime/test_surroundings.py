@@ -29,7 +29,9 @@ def display(runtime: Runtime) -> Iterator[str]:
     machine.run("rm -f ~/.Xauthority; touch ~/.Xauthority; xauth add :7 . $(mcookie)", check=True)
     machine.root("mkdir -p -m 1777 /tmp/.X11-unix")
     words = ["Xvfb", ":7", "-screen", "0", "64x64x8", "-nolisten", "tcp", "-nolisten", "local"]
-    server = machine.popen([*words, "-auth", "/home/alice/.Xauthority"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = machine.popen(
+        [*words, "-auth", "/home/alice/.Xauthority"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     machine.run("until [ -S /tmp/.X11-unix/X7 ]; do sleep 0.02; done", check=True, timeout=20)
     yield ":7"
     machine.run("pkill -x Xvfb", check=True)
