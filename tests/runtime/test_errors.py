@@ -218,7 +218,9 @@ def test_ids_that_can_not_be_mapped(runtime: Runtime) -> None:
     """What AppArmor's restriction of Ubuntu 24.04 does: the namespace is made, its maps are closed."""
     inject = "strace -qq -o /dev/null -e inject=openat:error=EACCES:when=3"
     result = runtime.shell(f"{inject} $CH_RUN $IMAGE -- true")
-    assert_failed(result, 31, "CH-0022", "can't map user and group IDs: /proc/self/uid_map: Permission denied")
+    assert_failed(
+        result, 31, "CH-0022", "can't map user and group IDs: /proc/self/uid_map: Permission denied"
+    )
 
 
 def test_kernel_that_refuses(runtime: Runtime) -> None:
@@ -232,13 +234,17 @@ def test_kernel_that_refuses(runtime: Runtime) -> None:
 
 def test_memory_that_ends(runtime: Runtime) -> None:
     image = runtime.copy_image("commanded", "mkdir ch && touch ch/entrypoint")
-    result = runtime.shell(f"strace -qq -o /dev/null -e inject=mmap:error=ENOMEM -e inject=brk:retval=0:when=6+ $CH_RUN {image}")
+    result = runtime.shell(
+        f"strace -qq -o /dev/null -e inject=mmap:error=ENOMEM -e inject=brk:retval=0:when=6+ $CH_RUN {image}"
+    )
     assert_failed(result, 31, "CH-0002", "out of memory: command: Cannot allocate memory")
 
 
 def test_hint_for_programs_with_rights(runtime: Runtime) -> None:
     """A set-user-ID program starts, and does not have what it wants: said before it wonders."""
-    image = runtime.copy_image("setuid", "rm usr/bin/ping; cp usr/bin/busybox usr/bin/ping && chmod u+s usr/bin/ping")
+    image = runtime.copy_image(
+        "setuid", "rm usr/bin/ping; cp usr/bin/busybox usr/bin/ping && chmod u+s usr/bin/ping"
+    )
     result = runtime(image, "--", "ping")
     hint = "hint: set-user-ID and file capabilities have no effect in a container: /usr/bin/ping: "
     assert hint in result.stderr
@@ -280,3 +286,58 @@ def test_long_tag(runtime: Runtime) -> None:
     result = runtime.sh("true", f"--join-tag={'x' * 300}")
     assert result.returncode == 64
     assert "join: tag too long" in result.stderr
+    assert "[CH-0066]" in result.stderr
+
+
+def test_join_that_can_not_be(runtime: Runtime) -> None:
+    """Calls that fail, injected: a full disk under the records, a member that lets nobody in, an endless wait."""
+    strace = "strace -qq -o /dev/null -e inject={} $CH_RUN --join-tag=bad $IMAGE -- true"
+    full = runtime.shell(strace.format("pwrite64:error=ENOSPC"))
+    assert full.returncode == 31
+    assert "join: can't use rendezvous file: bad." in full.stderr
+    assert "[CH-0061]" in full.stderr
+    other = "$CH_RUN --join-tag=bad $IMAGE -- sleep 2 & sleep 0.3; "
+    closed = runtime.shell(other + strace.format("setns:error=EPERM"))
+    assert closed.returncode == 31
+    assert "join: none of the living ranks lets us in: process " in closed.stderr
+    assert "[CH-0064]" in closed.stderr
+    wait = runtime.shell(other + strace.format("flock:error=EINTR"))
+    assert wait.returncode == 31
+    assert wait.stderr.count("warning: join: waiting for bad.") == 12
+    assert "join: waited 120 s for the rendezvous file: bad." in wait.stderr
+    assert "[CH-0062]" in wait.stderr
+
+
+def test_mounts_that_are_forbidden(runtime: Runtime, squashfs: str) -> None:
+    """What old kernels and security modules forbid to users, injected."""
+    strace = "strace -qq -o /dev/null -e inject={} $CH_RUN {} -- true"
+    overlay = runtime.shell(strace.format("mount:error=EPERM:when=3", "-W $IMAGE"))
+    message = "this kernel lets no user mount an overlay: --write-fake: Operation not permitted"
+    assert_failed(overlay, 31, "CH-0038", message)
+    fuse = runtime.shell(strace.format("fsmount:error=EACCES", squashfs))
+    assert_failed(fuse, 31, "CH-0072", f"can't mount image file: {squashfs}: Permission denied")
+
+
+def test_features(runtime: Runtime) -> None:
+    for name in ("squash", "seccomp", "overlayfs", "extglob", "json"):
+        assert runtime(f"--feature={name}").returncode == 0
+    assert_fails(runtime, ["--feature=gc"], 87, "CH-0091", "feature not in this ch-run: gc")
+    assert json.loads(runtime("--version", "--json").stdout)["features"].count("squash") == 1
+
+
+def test_hint_of_singletons(runtime: Runtime) -> None:
+    tasks = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}
+    for words in ((), ("-j",)):
+        result = runtime.sh("true", *words, env=tasks)
+        assert (
+            "hint: several tasks, but srun gives no PMI: 4: an MPI program would run as separate"
+            in result.stderr
+        )
+        assert "[CH-0100]" in result.stderr
+    for change in (
+        {"SLURM_PROCID": "1"},
+        {"PMI_FD": "7"},
+        {"PMIX_NAMESPACE": "x"},
+        {"SLURM_STEP_NUM_TASKS": "1"},
+    ):
+        assert runtime.sh("true", env=tasks | change).stderr == ""

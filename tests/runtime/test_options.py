@@ -185,14 +185,10 @@ def files(runtime: Runtime) -> None:
     )
 
 
-# ldconfig's output directory is looked for in the mount namespace that its child has left.
-BROKEN = {"ld-cache": pytest.mark.xfail(reason="ld_cache.c: no cache is ever made")}
-
-
 def ways() -> list[object]:
     """Return a case for each way to write an option and each function that shows its effect."""
     return [
-        pytest.param(show, words, id=" ".join(words), marks=BROKEN.get(option, ()))
+        pytest.param(show, words, id=" ".join(words))
         for (option, value), show in EFFECTS.items()
         for words in spellings(option, value)
     ]
