@@ -4,10 +4,10 @@
 PYTHON  := $(firstword $(wildcard /usr/bin/python3) python3)
 SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
 C_FILES := $(wildcard chlaunch/runtime/*.[ch] tests/*.[ch] tests/*/*.[ch])
-PAGES   := $(wildcard docs/*.1 docs/*.5)
+PAGES   := $(wildcard docs/*.1 docs/*.5 docs/*.7)
 BUILT   := .venv/.built
 
-.PHONY: help hello build test lint bench man clean
+.PHONY: help hello build test lint bench docs man clean
 .NOTPARALLEL:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
+	@echo 'make docs    docs/chlaunch-errors.7 anew, from what ch-run says'
 	@echo 'make man     the manual pages as HTML, in build/man'
 	@echo 'make clean   remove .venv and build; the images for the tests stay in /var/cache/chlaunch-test'
 
@@ -54,6 +55,9 @@ bench:
 	tests/setup.sh build cluster bench
 	$(MAKE) --no-print-directory $(BUILT)
 	.venv/bin/python tests/bench/run.py
+
+docs: $(BUILT)
+	.venv/bin/python docs/errors.py .venv/bin/ch-run docs/chlaunch-errors.7
 
 man:
 	tests/setup.sh lint

@@ -1,4 +1,7 @@
-"""A read-only view of what an image holds, without entering it. So far: directories.
+"""Which image a word means, and a read-only view of what it holds, without entering it.
+
+Only directories can be looked into so far. Image files are told by their first bytes, images in storage by
+their names; nothing is found in them.
 
 Every path is one *inside* the image, and symbolic links are followed as the kernel would follow them there:
 an absolute link starts again at the image's root (``/usr/bin/mpirun -> /etc/alternatives/mpirun``), and
@@ -8,6 +11,7 @@ an absolute link starts again at the image's root (``/usr/bin/mpirun -> /etc/alt
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +23,26 @@ LINKS_MAX = 40
 # Directories that ch-run can't do without: it binds the host's there.
 NEEDED = ("/dev", "/proc", "/sys")
 
+# Image files: where their magic number is, the number, and what they are (runtime/image_file.c).
+MAGICS = ((0, b"hsqs", "SquashFS"), (32, b"SIF_MAGIC", "SIF"), (1024, b"\xe2\xe1\xf5\xe0", "EROFS"))
+MAGIC_END = 1028
+
 
 @dataclass(frozen=True)
 class Rootfs:
-    """An image that is a directory."""
+    """An image. path: absolute, or with storage (a directory) the name that it has there.
 
-    directory: str
+    unseen: what kind of image it is that can't be looked into; empty if it can.
+    """
+
+    path: str
+    storage: str | None = None
+    unseen: str = ""
 
     def locate(self, path: str) -> Path | None:
-        """Return where path of the image is on this host, links followed; None if it is not there."""
+        """Return where path of the image is on this host, links followed; None if it is not seen there."""
+        if self.unseen:
+            return None
         todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
         done: list[str] = []
         links = 0
@@ -36,7 +51,7 @@ class Rootfs:
             if part == "..":
                 del done[-1:]
                 continue
-            here = Path(self.directory, *done, part)
+            here = Path(self.path, *done, part)
             try:
                 mode = here.lstat().st_mode
             except OSError:
@@ -51,7 +66,7 @@ class Rootfs:
             if target.startswith("/"):
                 done = []
             todo.extend(word for word in reversed(target.split("/")) if word not in ("", "."))
-        return Path(self.directory, *done)
+        return Path(self.path, *done)
 
     def is_file(self, path: str) -> bool:
         """Say whether path inside the image is a regular file, links followed."""
@@ -79,27 +94,95 @@ class Rootfs:
             return ""
 
 
-def open_image(path: str) -> Rootfs:
-    """Return the image at path, a directory on this host, made absolute: ranks may start elsewhere.
+def storage_directory(named: str, environment: Mapping[str, str]) -> str:
+    """Return the absolute path of the storage that ch-run would use; named: by an option, or empty."""
+    user = next(
+        (name for name in (environment.get("USER"), environment.get("LOGNAME")) if name and "/" not in name),
+        "user",
+    )
+    path = named or environment.get("CH_IMAGE_STORAGE") or f"/var/tmp/{user}.ch"  # noqa: S108  where it is
+    return os.path.abspath(path)  # noqa: PTH100  normalises without following links, as pathlib does not
+
+
+def is_image(path: str) -> bool:
+    """Say whether there is an image at path, by the look of it: a directory with a /dev, or an image file."""
+    try:
+        return os.path.isdir(os.path.join(path, "dev")) or _kind_of_file(path) is not None  # noqa: PTH112, PTH118
+    except OSError:
+        return False
+
+
+def open_image(word: str, storage: str) -> Rootfs:
+    """Return the image that word means: a path if it has a slash, else a name in storage, else a path.
+
+    A name in storage may have a slash too, if there is nothing at that path. Paths are made absolute: ranks
+    may start elsewhere.
 
     Raises:
         ImageError: with the words ch-run has for the same causes.
 
     """
-    absolute = os.path.abspath(path)  # noqa: PTH100  normalises without following links, as pathlib does not
+    absolute = os.path.abspath(word)  # noqa: PTH100  as above
+    if not ("/" in word and os.path.exists(absolute)) and _is_stored(word, storage):  # noqa: PTH110
+        return Rootfs(word, storage, "an image in storage")
     try:
         mode = os.stat(absolute).st_mode  # noqa: PTH116  its errno words the message
+        kind = None if stat.S_ISDIR(mode) else _kind_of_file(absolute)
     except OSError as error:
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        hint = "the image is the last word before `--`" if missing else ""
-        raise ImageError(f"can't find image: {path}: {os.strerror(error.errno or 0)}", hint) from error
+        raise _unopened(word, storage, error) from error
+    if kind:
+        return Rootfs(absolute, unseen=f"a {kind} file")
     if not stat.S_ISDIR(mode):
-        raise ImageError(f"image is not a directory: {path}", "this version runs images that are directories")
+        raise ImageError(
+            f"unknown image type: {word}",
+            "an image is a directory, a SquashFS, SIF or EROFS file, or a name in ch-image's storage",
+        )
     image = Rootfs(absolute)
     for needed in NEEDED:
         there = image.locate(needed)
         if there is None or not there.is_dir():
             raise ImageError(
-                f"image has no {needed}: {path}", "an image is the directory of a whole root file system"
+                f"image has no {needed}: {word}", "an image is the directory of a whole root file system"
             )
     return image
+
+
+def _is_stored(word: str, storage: str) -> bool:
+    """Say whether storage has an image of that name (runtime/store.c)."""
+    if not word or word[0] in "./":
+        return False
+    name = word.replace("/", "%").replace(":", "+")
+    try:
+        return stat.S_ISDIR(Path(storage, "images", name).lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _kind_of_file(path: str) -> str | None:
+    """Return what the image file at path holds; None if it is no image file.
+
+    Raises:
+        OSError: there is nothing, or it can't be read.
+
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  nothing but a file may be opened: a FIFO blocks
+        return None
+    with open(path, "rb") as file:  # noqa: PTH123  as fast as can be
+        start = file.read(MAGIC_END)
+    return next((kind for at, magic, kind in MAGICS if start[at:].startswith(magic)), None)
+
+
+def _unopened(word: str, storage: str, error: OSError) -> ImageError:
+    """Return the failure for a path at which no image can be opened."""
+    why = os.strerror(error.errno or 0)
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return ImageError(
+            f"can't open image: {word}: {why}",
+            "the image must be readable, and every directory above it searchable, by you",
+        )
+    if word[0] in "./":
+        return ImageError(f"can't find image: {word}: {why}", "the image is the last word before `--`")
+    return ImageError(
+        f"can't find image: {word} (nor in storage: {storage}): {why}",
+        "the image is the last word before `--`: a path, or a name in storage (see --ch-storage)",
+    )

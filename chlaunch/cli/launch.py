@@ -86,8 +86,10 @@ def parse(ours: tuple[str, ...]) -> dict[str, Any]:
         UsageError: click knows no such option, or it can't have that value.
 
     """
+    alone = {f"--ch-{option.name}": option.alone for option in OPTIONS if option.kind == "optional"}
+    words = [f"{word}={alone[word]}" if word in alone else word for word in ours]
     try:
-        context = command().make_context(NAME, list(ours))
+        context = command().make_context(NAME, words)
     except click.UsageError as error:
         raise UsageError(error.format_message(), f"{NAME} --help lists the options") from error
     return {name.removeprefix("ch_").replace("_", "-"): value for name, value in context.params.items()}
@@ -113,7 +115,8 @@ def _parameter(option: Option) -> click.Option:
         return click.Option([f"{long}/--ch-no-{option.name}"], default=None, help=option.help)
     if option.kind == "flag":
         return click.Option([long], is_flag=True, default=None, help=option.help)
-    return click.Option([long], multiple=option.kind == "list", metavar=option.metavar, help=option.help)
+    metavar = f"[={option.metavar}]" if option.kind == "optional" else option.metavar
+    return click.Option([long], multiple=option.kind == "list", metavar=metavar, help=option.help)
 
 
 def _help() -> str:
@@ -121,12 +124,10 @@ def _help() -> str:
     import re  # noqa: PLC0415  only with --help
 
     ours = command()
-    return re.sub(
-        r"^(  --ch-[a-z-]+) (?=[A-Z])",
-        r"\1=",
-        ours.get_help(click.Context(ours, info_name=NAME)),
-        flags=re.MULTILINE,
-    )
+    text = ours.get_help(click.Context(ours, info_name=NAME))
+    for before, between in (r"[^\s/\[]", "="), (r"\[", ""):
+        text = re.sub(rf"^(  --ch-[a-z0-9-]+) (?={before})", rf"\1{between}", text, flags=re.MULTILINE)
+    return text
 
 
 def _version() -> str:

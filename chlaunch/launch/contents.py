@@ -46,13 +46,7 @@ def binds(
             for row in _needs(context, image, launcher)
         ),
         *context.devices.binds,
-        *(
-            (
-                _given_bind(str(setting.value), context),
-                Row(f"bind {setting.value}", "asked for", setting.origin),
-            )
-            for setting in settings.all("bind")
-        ),
+        *_given_binds(settings, context),
     ]
     last = {bind.target: index for index, (bind, _) in enumerate(entries) if bind}
     kept = [
@@ -143,25 +137,48 @@ def _already_seen(path: str, settings: Settings, context: Context, site: Site) -
     for filesystem in site.filesystems:
         if is_below(path, filesystem.value):
             return Row("working directory visible", f"it is below {filesystem.value}", filesystem.origin)
-    for setting in settings.all("bind"):
-        target = _given_bind(str(setting.value), context).target
-        if is_below(path, target):
-            return Row("working directory visible", f"it is below {target}", setting.origin)
-    # ch-run shows $TMPDIR at /tmp, and the host's /tmp only where there is no $TMPDIR (ch-run(1), --bind).
-    if not is_below(path, "/tmp"):  # noqa: S108  the place, not a file
-        return None
-    if context.tmpdir is None or os.path.normpath(context.tmpdir) == "/tmp":  # noqa: S108  likewise
+    for bind, given in _given_binds(settings, context):
+        if not bind.optional and is_below(path, bind.target):
+            return Row("working directory visible", f"it is below {bind.target}", given.origin)
+    return _seen_in_tmp(settings, context) if is_below(path, "/tmp") else None  # noqa: S108  the place
+
+
+def _seen_in_tmp(settings: Settings, context: Context) -> Row:
+    """Return why a working directory below /tmp needs no bind, or can't have one.
+
+    ch-run shows $TMPDIR at /tmp, and the host's /tmp only where there is no $TMPDIR (ch-run(1)).
+    """
+    private = settings.last("private-tmp")
+    if private is not None and private.value is True:
+        return Row("working directory not bound", "it is in /tmp, and an empty one is wanted", private.origin)
+    if context.tmpdir is None or os.path.normpath(context.tmpdir) == "/tmp":  # noqa: S108  the place, not a file
         return Row("working directory visible", "ch-run shows /tmp", OURS)
     return Row(
         "working directory not bound", f"it is in /tmp, where ch-run shows TMPDIR, {context.tmpdir}", OURS
     )
 
 
-def _given_bind(text: str, context: Context) -> Bind:
+def _given_binds(settings: Settings, context: Context) -> list[tuple[Bind, Row]]:
+    """Return the user's own binds: the weaker speaker's first, and what may be missing before the rest."""
+    kinds = ("bind-try", "bind-ro", "bind")
+    given = [(setting, kind) for kind in kinds for setting in settings.all(kind)]
+    given.sort(key=lambda item: item[0].strength)  # a stable sort: the order of kinds stays
+    return [
+        (
+            _given_bind(str(setting.value), kind, context),
+            Row(f"{kind} {setting.value}", "asked for", setting.origin),
+        )
+        for setting, kind in given
+    ]
+
+
+def _given_bind(text: str, kind: str, context: Context) -> Bind:
     """Return the bind that the user wrote as SRC[:DST]; a relative SRC is one of the working directory."""
     source, _, target = text.partition(":")
-    source = os.path.normpath(os.path.join(context.directory or "/", source))  # noqa: PTH118  pure
-    return Bind(source, target or source)
+    optional = kind == "bind-try"
+    if not (optional and source.startswith("$")):  # a variable of the node
+        source = os.path.normpath(os.path.join(context.directory or "/", source))  # noqa: PTH118  pure
+    return Bind(source, target or source, optional=optional, read_only=kind == "bind-ro")
 
 
 def _same_path(path: str) -> Bind:
@@ -180,6 +197,18 @@ def _needs(context: Context, image: Image, launcher: Launcher) -> list[Row]:
     return [row for row in rows if not (in_tmp and row.value == "$TMPDIR")]
 
 
+def hidden(settings: Settings, context: Context, image: Image, launcher: Launcher) -> tuple[str, ...]:
+    """Return what the user should hear of: the image's MPI needs the /tmp that an empty one hides."""
+    elsewhere = context.tmpdir is not None and not is_below(os.path.normpath(context.tmpdir), "/tmp")  # noqa: S108
+    if not settings.is_on("private-tmp") or elsewhere or image.flavour is None:
+        return ()
+    return tuple(
+        f"--ch-private-tmp hides the host's /tmp, and {need.row.reason}"
+        for need in image.flavour.binds
+        if launcher.name in need.launchers and need.row.value == "$TMPDIR"
+    )
+
+
 def _needs_variables(image: Image, launcher: Launcher) -> list[tuple[VariableChange, Row]]:
     """Return what the image's MPI must be told under this launcher; of an unknown release, what all must."""
     needs = image.flavour.variables if image.flavour else ()
@@ -196,7 +225,7 @@ def _needs_variables(image: Image, launcher: Launcher) -> list[tuple[VariableCha
 
 def _given_variables(settings: Settings, context: Context) -> list[tuple[VariableChange, Row]]:
     """Return the user's own changes: the weaker speaker's first, and of one speaker first what is unset."""
-    kinds = ("unset-env", "env-default", "set-env")
+    kinds = ("unset-env", "env-default", "set-env", "set-env0", "env")
     given = [(setting, kind) for kind in kinds for setting in settings.all(kind)]
     given.sort(key=lambda item: item[0].strength)  # a stable sort: the order of kinds stays
     return [
@@ -212,5 +241,6 @@ def _given_change(setting: Setting, kind: str, context: Context) -> VariableChan
         return VariableChange("unset", text)
     name, equals, value = text.partition("=")
     if not equals:  # a file: of the submitting side's working directory, wherever the rank starts
-        return VariableChange("file", "", os.path.join(context.directory or "/", text))  # noqa: PTH118  pure
-    return VariableChange("default" if kind == "env-default" else "set", name, value)
+        path = os.path.join(context.directory or "/", text)  # noqa: PTH118  pure
+        return VariableChange("file_nul" if kind == "set-env0" else "file", "", path)
+    return VariableChange("default" if kind == "env-default" else "set", name, value, literal=kind == "env")

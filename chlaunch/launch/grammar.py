@@ -8,12 +8,12 @@ One rule: what starts with ``--ch-`` is ours, the last word before the first ``-
 else is the launcher's, verbatim.
 """
 
-import os
 import re
 from dataclasses import dataclass
 
-from chlaunch.errors import ImageError, UsageError
+from chlaunch.errors import UsageError
 from chlaunch.launch.options import BY_NAME, OPTIONS
+from chlaunch.rootfs import is_image
 
 USAGE = "ch-launch [--ch-OPTION...] [LAUNCHER OPTION...] IMAGE -- COMMAND [ARG...]"
 
@@ -67,24 +67,6 @@ def split(words: list[str], *, image_elsewhere: bool = False) -> Words:
     return Words(ours, tuple(others[:-1]), others[-1], command)
 
 
-def image_path(word: str) -> str:
-    """Return the path an image word means: one with a slash is a path, one without is a name in the store.
-
-    Raises:
-        ImageError: it is a name; there is no store yet.
-
-    """
-    if "/" in word:
-        return word
-    here = os.path.isdir(word)  # noqa: PTH112  the word of the user, not a path of ours
-    hint = (
-        f"for the directory of that name here, type ./{word}"
-        if here
-        else "for a directory, type its path, with a slash"
-    )
-    raise ImageError(f"no image is named {word}", hint)
-
-
 def value_of(words: tuple[str, ...], names: tuple[str, ...]) -> str | None:
     """Return the value that launcher words give, last, to the option of these names; None if they do not."""
     found = None
@@ -98,12 +80,12 @@ def value_of(words: tuple[str, ...], names: tuple[str, ...]) -> str | None:
 def _may_be_the_launchers(others: list[str]) -> bool:
     """Say whether the last of others may belong to the launcher: an option, or the value of one.
 
-    A word that is an image by the look of it, a path to a directory with a /dev, is not.
+    A path that is an image by the look of it, an image file or a directory with a /dev, is not.
     """
     last = others[-1]
     if last.startswith("-"):
         return True
-    if "/" in last and os.path.isdir(os.path.join(last, "dev")):  # noqa: PTH112, PTH118  the word of the user
+    if "/" in last and is_image(last):
         return False
     if len(others) > 1 and others[-2].startswith("-"):
         return "=" not in others[-2] and not ATTACHED.fullmatch(others[-2])

@@ -43,7 +43,7 @@ class Image:
     """What was found. library: the MPI library's name, or empty; flavour: None if no file describes it.
 
     mpirun: the flavour's mpirun inside the image, a name if the image's PATH has it, else a path; empty if
-    there is none.
+    there is none. storage: where path is a name. unseen: what kind of image it is that can't be looked into.
     """
 
     path: str
@@ -52,28 +52,37 @@ class Image:
     version: str = ""
     mpirun: str = ""
     has_environment: bool = False
+    storage: str | None = None
+    unseen: str = ""
 
     @property
     def speaks(self) -> str:
         """Return the name of its MPI for people: flavour and release series, else the library."""
+        if self.unseen:
+            return f"what can't be seen: it is {self.unseen}"
         if self.flavour is None:
             return f"an MPI we have no description of ({self.library})" if self.library else "no MPI"
         return f"{self.flavour.title} {self.version}".rstrip()
 
 
 def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...]) -> Image:
-    """Return what the image holds; of several MPIs, one that a flavour describes, else the first found."""
+    """Return what the image holds; of several MPIs, one that a flavour describes, else the first found.
+
+    In an image that can't be looked into nothing is found.
+    """
     environment = _environment(rootfs)
     found = _libraries(rootfs, environment.get("LD_LIBRARY_PATH", ""))
     flavour = next((flavour for flavour in flavours if flavour.library in found), None)
     library = flavour.library if flavour else next(iter(found), "")
     return Image(
-        path=rootfs.directory,
+        path=rootfs.path,
         library=library,
         flavour=flavour,
         version=flavour.version(found[library]) if flavour else "",
         mpirun=_mpirun(rootfs, flavour.programs if flavour else (), environment.get("PATH", PATH)),
         has_environment=rootfs.is_file(ENVIRONMENT_FILE),
+        storage=rootfs.storage,
+        unseen=rootfs.unseen,
     )
 
 

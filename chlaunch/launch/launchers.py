@@ -68,6 +68,8 @@ def _fit_mpirun(context: Context, image: Image) -> Fit:
 
 def _fit_guest(_context: Context, image: Image) -> Fit:
     """Say whether the image has an mpirun of its own."""
+    if image.unseen:
+        return Fit(usable=False, why=f"the image may have an mpirun or not: it is {image.unseen}")
     if not image.mpirun:
         return Fit(usable=False, why="the image has no mpirun that we know")
     return Fit(usable=True, why=f"the image has an mpirun, which starts {image.speaks} on this one machine")
@@ -105,7 +107,7 @@ def choose(settings: Settings, context: Context, image: Image) -> tuple[Launcher
     if asked is not None and asked.value != "auto":
         launcher = next(row for row in LAUNCHERS if row.name == asked.value)
         fit = launcher.fit(context, image)
-        if not fit.usable and not _is_insisted(launcher, settings, context):
+        if not fit.usable and not _is_insisted(launcher, settings, context, image):
             raise RefusedError(
                 f"can't launch with {launcher.name}: {fit.why}", _instead(launcher, context, image)
             )
@@ -122,12 +124,19 @@ def choose(settings: Settings, context: Context, image: Image) -> tuple[Launcher
             return launcher, Row(f"launcher {launcher.name}", "; ".join([*passed, fit.why]), HERE)
     raise RefusedError(
         f"nothing here can launch: {'; '.join(fit.why for _, fit in fits)}",
-        "take an image with Open MPI in it, or install Slurm or Open MPI here",
+        "if the image has an mpirun, --ch-launcher=guest uses it"
+        if image.unseen
+        else "take an image with Open MPI in it, or install Slurm or Open MPI here",
     )
 
 
-def _is_insisted(launcher: Launcher, settings: Settings, context: Context) -> bool:
-    """Say whether the user knows better: the program is there, and --ch-mpi says it is no question of MPI."""
+def _is_insisted(launcher: Launcher, settings: Settings, context: Context, image: Image) -> bool:
+    """Say whether the user knows better: the program is there, and --ch-mpi says it is no question of MPI.
+
+    Who asks for the mpirun of an image that we can't look into is believed.
+    """
+    if launcher.name == "guest":
+        return bool(image.unseen)
     there = {"srun": context.srun, "mpirun": context.mpirun}.get(launcher.name)
     return there is not None and (launcher.name == "srun" or settings.text("mpi") == "none")
 

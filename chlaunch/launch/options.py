@@ -4,6 +4,7 @@ From it come the options of the command line (``--ch-NAME``), their twins in the
 (``CHLAUNCH_NAME``), and the keys of ``[options]`` in configuration files.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,9 @@ from chlaunch.launch.tables import Document, Key
 TRUE = ("1", "yes", "true", "on")
 FALSE = ("0", "no", "false", "off")
 
+# The same in place of a value, which may be a number.
+YES, NO = TRUE[1:], FALSE[1:]
+
 # Who said it, weakest first; the value of a stronger one replaces a weaker one's, and items of lists come
 # later, where they win.
 OURS, SITE, USER, ENVIRONMENT, COMMAND_LINE = range(5)
@@ -23,25 +27,30 @@ OURS, SITE, USER, ENVIRONMENT, COMMAND_LINE = range(5)
 class Option:
     """One row.
 
-    ``flag`` is on where it is given; a ``switch`` also has the form --ch-no-NAME; a ``value`` is one text; a
-    ``list`` adds up. ``native``: it is ch-run's own option of that name. ``configurable``: it may stand in a
-    file.
+    ``flag`` is on where it is given; a ``switch`` also has the form --ch-no-NAME; a ``value`` is one text; an
+    ``optional`` one stands for its ``alone`` where no value is given, and can be ``no``; a ``list`` adds up.
+    ``native``: it is ch-run's own option of that name. ``configurable``: it may stand in a file. ``form``:
+    what a value must look like, and how to say that.
     """
 
     name: str
-    kind: Literal["flag", "switch", "value", "list"]
+    kind: Literal["flag", "switch", "value", "optional", "list"]
     help: str
     metavar: str = ""
     native: bool = False
     configurable: bool = True
     choices: tuple[str, ...] = ()
-    number: bool = False
+    form: tuple[str, str] | None = None
+    alone: str = ""
 
     @property
     def variable(self) -> str:
         """Return the name of its twin in the environment."""
         return "CHLAUNCH_" + self.name.upper().replace("-", "_")
 
+
+NUMBER = (r"[0-9]+", "a number")
+PAIR = (r"[^=]+=(.|\n)*", "NAME=VALUE")
 
 OPTIONS = (
     Option(
@@ -80,6 +89,14 @@ OPTIONS = (
         "SRC[:DST]",
         native=True,
     ),
+    Option("bind-ro", "list", "the same, read-only", "SRC[:DST]", native=True),
+    Option(
+        "bind-try",
+        "list",
+        "the same as bind, left out where SRC does not exist; $NAME at its start is a variable of the node",
+        "SRC[:DST]",
+        native=True,
+    ),
     Option(
         "cd", "value", "start in DIR of the container, instead of the working directory", "DIR", native=True
     ),
@@ -96,15 +113,56 @@ OPTIONS = (
         "NAME=VALUE|FILE",
         native=True,
     ),
+    Option(
+        "set-env0",
+        "list",
+        "the same, FILE with NUL characters in place of line ends",
+        "NAME=VALUE|FILE",
+        native=True,
+    ),
+    Option("env", "list", "set a variable to VALUE as it is", "NAME=VALUE", native=True, form=PAIR),
     Option("unset-env", "list", "remove the variables whose names match", "GLOB", native=True),
-    Option("env-default", "list", "set a variable unless it is set", "NAME=VALUE", native=True),
-    Option("uid", "value", "user id in the container", "UID", native=True, number=True),
-    Option("gid", "value", "group id in the container", "GID", native=True, number=True),
+    Option("env-default", "list", "set a variable unless it is set", "NAME=VALUE", native=True, form=PAIR),
+    Option("uid", "value", "user id in the container", "UID", native=True, form=NUMBER),
+    Option("gid", "value", "group id in the container", "GID", native=True, form=NUMBER),
     Option("write", "flag", "let the image be written", native=True),
+    Option(
+        "write-fake",
+        "optional",
+        "let the image seem writable: what is written goes to memory (no SIZE: up to 12% of it)",
+        "SIZE",
+        native=True,
+        form=(r"[0-9]+[kKmMgG%]?", "a size such as 500m or 20%"),
+        alone="12%",
+    ),
+    Option(
+        "write-fake-scope",
+        "value",
+        "who sees what is written: all ranks of a node (default), or each rank its own",
+        "node|rank",
+        native=True,
+        choices=("node", "rank"),
+    ),
+    Option("private-tmp", "flag", "an empty /tmp, in place of the host's", native=True),
     Option("no-passwd", "flag", "keep the image's own /etc/passwd and /etc/group", native=True),
+    Option(
+        "seccomp",
+        "flag",
+        "privileged system calls succeed without doing anything (for package managers)",
+        native=True,
+    ),
+    Option(
+        "storage",
+        "value",
+        "where images have names (default: $CH_IMAGE_STORAGE, else /var/tmp/$USER.ch)",
+        "DIR",
+        native=True,
+    ),
+    Option("fuse-single", "flag", "serve an image file with one thread", native=True),
     Option("device", "list", "let programs use a CDI device of this host", "VENDOR/CLASS=NAME"),
     Option("cdi", "list", "every device of a CDI kind, of a CDI file, or of all files", "KIND|FILE|all"),
     Option("cdi-dirs", "value", "where CDI files are (default: /etc/cdi:/var/run/cdi)", "DIR[:DIR...]"),
+    Option("ld-cache", "list", "let programs find the libraries in DIR of the container", "DIR", native=True),
     Option("verbose", "flag", "let ch-run say what it does", native=True),
     Option(
         "site",
@@ -152,9 +210,9 @@ class Settings:
         return found[-1] if found else None
 
     def text(self, name: str, default: str = "") -> str:
-        """Return the value of a value option."""
+        """Return the value of a value option; an optional one that was said to be no has none."""
         found = self.last(name)
-        return default if found is None else str(found.value)
+        return default if found is None or found.value is False else str(found.value)
 
     def is_on(self, name: str) -> bool:
         """Say whether a flag is on."""
@@ -164,7 +222,7 @@ class Settings:
 
 def keys() -> tuple[Key, ...]:
     """Return the keys that ``[options]`` of a configuration file may have."""
-    kinds = {"flag": "boolean", "switch": "boolean", "value": "text", "list": "texts"}
+    kinds = {"flag": "boolean", "switch": "boolean", "value": "text", "optional": "text", "list": "texts"}
     return tuple(
         Key(option.name, kinds[option.kind], option.help) for option in OPTIONS if option.configurable
     )
@@ -221,6 +279,8 @@ def merge(*layers: Mapping[str, tuple[Setting, ...]]) -> Settings:
 
 def _settings(option: Option, values: list[str | bool], strength: int, origin: str) -> tuple[Setting, ...]:
     """Return checked settings."""
+    if option.kind == "optional":
+        values = [_given_or_alone(option, str(value)) for value in values]
     for value in values:
         _check(option, value, origin)
     return tuple(Setting(value, strength, origin) for value in values)
@@ -232,12 +292,16 @@ def _check(option: Option, value: object, origin: str) -> None:
         raise UsageError(
             f"{option.name} must be one of {', '.join(option.choices)}, not {value}", f"see {origin}"
         )
-    if option.number and not str(value).isdecimal():
-        raise UsageError(f"{option.name} must be a number, not {value}", f"see {origin}")
-    if option.metavar == "NAME=VALUE" and "=" not in str(value).strip("="):
-        raise UsageError(f"{option.name} must be NAME=VALUE, not {value}", f"see {origin}")
     if value == "":
         raise UsageError(f"{option.name} is empty", f"see {origin}")
+    if option.form and value is not False and not re.fullmatch(option.form[0], str(value)):
+        raise UsageError(f"{option.name} must be {option.form[1]}, not {value}", f"see {origin}")
+
+
+def _given_or_alone(option: Option, text: str) -> str | bool:
+    """Return what the value of an optional option means: itself, the option's own for yes, False for no."""
+    word = text.strip().lower()
+    return option.alone if word in YES else False if word in NO else text
 
 
 def _as_list(value: object) -> list[str | bool]:
@@ -253,7 +317,7 @@ def _from_text(option: Option, text: str) -> list[str | bool]:
     """Return what the text of an environment variable means for option."""
     if option.kind == "list":
         return [line for line in text.splitlines() if line]
-    if option.kind == "value":
+    if option.kind in ("value", "optional"):
         return [text]
     word = text.strip().lower()
     if word not in TRUE + FALSE:

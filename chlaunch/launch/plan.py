@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from chlaunch.errors import ImageError, UsageError
 from chlaunch.launch import container, contents, wireup
 from chlaunch.launch.container import Container
 from chlaunch.launch.context import Context
 from chlaunch.launch.grammar import value_of
 from chlaunch.launch.inspect import Image
 from chlaunch.launch.launchers import Launcher, choose
-from chlaunch.launch.options import Settings
+from chlaunch.launch.options import BY_NAME, Settings
 from chlaunch.launch.site import Site
 from chlaunch.launch.tables import Row
 from chlaunch.slurm import Offer
@@ -63,6 +64,8 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
 
     Raises:
         RefusedError: no launcher can be used, or the image's MPI fits none of the wire-ups on offer.
+        UsageError: the image is to be written, and to seem so.
+        ImageError: the image is to be written, and can't be.
 
     """
     launcher, why = choose(request.settings, context, image)
@@ -75,7 +78,8 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
         wanted = (launcher.name, *wire.words, *request.launcher, *_ch_run(request, context, inside))
     else:
         wanted = _ch_run(request, context, inside)
-    return Plan(wanted, {}, (why, wire.row, *reasons), wire.notes + context.devices.notes)
+    notes = wire.notes + context.devices.notes + contents.hidden(request.settings, context, image, launcher)
+    return Plan(wanted, {}, (why, wire.row, *reasons), notes)
 
 
 def _container(
@@ -87,24 +91,93 @@ def _container(
     directory = contents.directory(settings, context, value_of(request.launcher, launcher.directory_options))
     variables, variable_rows = contents.variables(settings, context, site, image, launcher)
     join, join_row = _join(settings, launcher)
-    command = request.command if launcher.outside else (image.mpirun, *request.launcher, *request.command)
+    write, write_fake = _writing(settings, image)
+    command = (
+        request.command
+        if launcher.outside
+        else (image.mpirun or "mpirun", *request.launcher, *request.command)
+    )
     found = Container(
         image=image.path,
+        storage=image.storage,
         binds=binds,
         directory=directory.path,
         directory_optional=directory.optional,
         uid=_number(settings, "uid"),
         gid=_number(settings, "gid"),
-        write=settings.is_on("write"),
+        write=write,
+        write_fake=write_fake,
+        write_fake_rank=write_fake is not None and settings.text("write-fake-scope") == "rank",
+        private_tmp=settings.is_on("private-tmp"),
         home=settings.is_on("home"),
         keep_passwd=settings.is_on("no-passwd"),
-        ld_cache=context.devices.ld_cache,
+        seccomp=settings.is_on("seccomp"),
+        fuse_single=settings.is_on("fuse-single"),
+        ld_cache=(*context.devices.ld_cache, *(str(setting.value) for setting in settings.all("ld-cache"))),
         variables=variables,
         join=join,
         join_tag=settings.text("join-tag") or None,
         command=command,
     )
-    return found, [*bind_rows, *context.devices.rows, directory.row, *variable_rows, join_row]
+    return found, [
+        *_image_rows(image),
+        *bind_rows,
+        *context.devices.rows,
+        directory.row,
+        *variable_rows,
+        *_rights_rows(settings),
+        join_row,
+    ]
+
+
+def _image_rows(image: Image) -> list[Row]:
+    """Return what is to be said of an image that is no directory."""
+    named = [Row(f"image {image.path}", "a name in storage", image.storage)] if image.storage else []
+    unseen = f"it is {image.unseen}: its MPI and its own variables are not known"
+    return [*named, *([Row("image not looked into", unseen, image.path)] if image.unseen else [])]
+
+
+def _writing(settings: Settings, image: Image) -> tuple[bool, str | None]:
+    """Say whether the image is written, and how much it may seem to be; the stronger speaker decides.
+
+    Raises:
+        UsageError: one speaker wants both.
+        ImageError: it can't be written.
+
+    """
+    write = _strength(settings, "write") if settings.is_on("write") else -1
+    fake = _strength(settings, "write-fake")
+    scope = _strength(settings, "write-fake-scope")  # alone, it asks for --ch-write-fake
+    size = settings.text("write-fake") or (BY_NAME["write-fake"].alone if scope > fake else "")
+    asked = max(fake, scope) if size else -1
+    if write >= 0 and write == asked:
+        raise UsageError("--ch-write and --ch-write-fake exclude each other", "give one of them")
+    if asked > write:
+        return False, size
+    if write >= 0 and image.unseen:
+        raise ImageError(
+            f"can't write to {image.unseen}: {image.path}",
+            "use --ch-write-fake for files that may vanish, or convert the image to a directory first",
+        )
+    return write >= 0, None
+
+
+def _strength(settings: Settings, name: str) -> int:
+    """Return how strong the speaker is who set an option last; -1 if nobody did."""
+    found = settings.last(name)
+    return -1 if found is None else found.strength
+
+
+def _rights_rows(settings: Settings) -> list[Row]:
+    """Return what the user asked for that says all by itself."""
+    names = ("write", "write-fake", "write-fake-scope", "private-tmp", "seccomp", "fuse-single")
+    found = [(name, setting) for name in names if (setting := settings.last(name))]
+    found += [("ld-cache", setting) for setting in settings.all("ld-cache")]
+    return [
+        Row(name if setting.value is True else f"{name} {setting.value}", "asked for", setting.origin)
+        for name, setting in found
+        if setting.value is not False
+    ]
 
 
 def _join(settings: Settings, launcher: Launcher) -> tuple[bool, Row]:

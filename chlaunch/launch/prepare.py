@@ -8,7 +8,7 @@ from chlaunch.launch import context, devices, flavour, grammar, inspect, options
 from chlaunch.launch.grammar import Words
 from chlaunch.launch.options import Settings
 from chlaunch.launch.plan import Plan, Request
-from chlaunch.rootfs import open_image
+from chlaunch.rootfs import open_image, storage_directory
 
 
 def split(words: list[str], environment: Mapping[str, str]) -> Words:
@@ -36,7 +36,7 @@ def prepare(
     found = site.load(environment, named)
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
-    rootfs = open_image(grammar.image_path(word))
+    rootfs = open_image(word, storage_directory(settings.text("storage"), environment))
     image = inspect.inspect(rootfs, flavour.load())
     here = replace(context.read(environment), devices=devices.gather(settings, environment, rootfs))
     request = Request(settings, words.launcher, words.command)

@@ -39,11 +39,20 @@ def without_offer(
     if context.mpi_type is not None and (asked is None or asked.strength < ENVIRONMENT):
         row = Row(f"--mpi={context.mpi_type}", "srun reads SLURM_MPI_TYPE", "environment (SLURM_MPI_TYPE)")
         return WireUp((), row, _doubt(context.mpi_type, image))
-    if not image.library:
-        return WireUp(
-            (), Row("no --mpi", "there is no MPI library in the image; srun's own default holds", image.path)
-        )
-    return None
+    return None if image.library else _without_library(image)
+
+
+def _without_library(image: Image) -> WireUp:
+    """Return the wire-up for an image in which no MPI library was found: srun's own default."""
+    if not image.unseen:
+        reason = "there is no MPI library in the image; srun's own default holds"
+        return WireUp((), Row("no --mpi", reason, image.path))
+    reason = f"it is {image.unseen}, whose MPI can't be seen; srun's own default holds"
+    note = (
+        f"which MPI is in {image.unseen} can't be seen, so --mpi is left to srun's default;"
+        " say --ch-mpi=pmix for Open MPI, --ch-mpi=none for no MPI"
+    )
+    return WireUp((), Row("no --mpi", reason, image.path), (note,))
 
 
 def best(image: Image, offer: Offer | None) -> WireUp:

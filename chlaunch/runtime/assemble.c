@@ -211,7 +211,7 @@ static int tmp_private(struct assembly *assembly, struct failure *failure)
 		if (sockets < 0 || mounts_bind(AT_FDCWD, X11_SOCKETS, sockets, failure) < 0)
 			return FAIL(failure, FAILURE_MOUNT, errno, X11_SOCKETS);
 	}
-	assembly_cover(assembly, &status);
+	assembly->tmp = status.st_dev;
 	return 0;
 }
 

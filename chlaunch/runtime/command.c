@@ -16,7 +16,7 @@
 #include "cleanup.h"
 
 enum {
-	FILE_MOST = 1 << 17, /* execve(2) takes no more in a word */
+	FILE_MOST = 1 << 20,
 	WORDS_MOST = 4096,
 };
 

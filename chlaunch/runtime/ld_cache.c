@@ -11,13 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "mounts.h"
-#include "namespaces.h"
 
 static const char CACHE[] = "/etc/ld.so.cache", OUTPUT[] = "ld.so.cache";
 static const char OUTPUT_INSIDE[] = "/sys/ld.so.cache";
@@ -40,41 +40,61 @@ static void ldconfig_exec(const struct container *container)
 		execv(programs[i], (char **)words);
 }
 
-static void ldconfig_run(const struct assembly *assembly, const struct container *container, int output)
+static void ldconfig_run(const struct assembly *assembly, const struct container *container)
 {
-	struct failure failure = {.notice = NULL};
 	const int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	if (nowhere < 0 || namespace_mount_make(&failure) < 0)
-		return;
-	CLEANUP_FD int point = point_open(assembly->root, "/sys");
-	if (point < 0 || mounts_bind(output, ".", point, &failure) < 0 || fchdir(assembly->root) < 0 ||
-	    chroot(".") < 0 || chdir("/") < 0)
+	if (nowhere < 0 || fchdir(assembly->root) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		return;
 	for (int fd = 0; fd < 3; fd++) /* it complains that it can't write its auxiliary cache */
 		dup2(nowhere, fd);
 	ldconfig_exec(container);
 }
 
-int ld_cache_attach(struct assembly *assembly, const struct container *container, struct failure *failure)
+static int ldconfig_wait(const struct assembly *assembly, const struct container *container,
+			 struct failure *failure)
 {
-	struct stat status;
-	pid_t child;
+	const pid_t child = fork();
 
-	if (container->ld_cache_count == 0)
-		return 0;
-	if (mkdirat(assembly->staging, "ld", 0755) < 0)
-		return FAIL(failure, FAILURE_MOUNT, errno, "%s", CACHE);
-	CLEANUP_FD int output = openat(assembly->staging, "ld", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	child = output < 0 ? -1 : fork();
 	if (child == 0) {
-		ldconfig_run(assembly, container, output);
+		ldconfig_run(assembly, container);
 		_exit(EXIT_OURS);
 	}
 	if (child < 0)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "fork");
 	/* Whether it wrote a cache says all: its status may be lost where SIGCHLD is ignored. */
 	waitpid(child, NULL, 0);
+	return 0;
+}
+
+/* Show the directory at path of the container while ldconfig runs. */
+static int ldconfig_write(struct assembly *assembly, const struct container *container, int output,
+			  const char *path, struct failure *failure)
+{
+	CLEANUP_FD int point = point_open(assembly->root, path);
+	char top_path[64];
+
+	if (point < 0)
+		return FAIL(failure, FAILURE_IMAGE_NOT_ROOT, errno, "%s", path);
+	if (mounts_bind(output, ".", point, failure) < 0 || ldconfig_wait(assembly, container, failure) < 0)
+		return -1;
+	CLEANUP_FD int top = point_open(assembly->root, path);
+	if (top < 0 || umount2(mounts_fd_path(&top_path, top), MNT_DETACH) < 0)
+		return FAIL(failure, FAILURE_MOUNT, errno, "%s", path);
+	return 0;
+}
+
+int ld_cache_attach(struct assembly *assembly, const struct container *container, struct failure *failure)
+{
+	struct stat status;
+
+	if (container->ld_cache_count == 0)
+		return 0;
+	if (mkdirat(assembly->staging, "ld", 0755) < 0)
+		return FAIL(failure, FAILURE_MOUNT, errno, "%s", CACHE);
+	CLEANUP_FD int output = openat(assembly->staging, "ld", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (output < 0 || ldconfig_write(assembly, container, output, "/sys", failure) < 0)
+		return -1;
 	if (fstatat(output, OUTPUT, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(status.st_mode))
 		return FAIL(failure, FAILURE_LD_CACHE, 0, "%s", container->image);
 	CLEANUP_FD int point = point_make(assembly, CACHE, false, failure);

@@ -115,9 +115,19 @@ static void *array_grow(void *array, size_t count, size_t size, const struct arg
 	return grown;
 }
 
-static void bind_add(struct container *container, char *words, int key, const struct argp_state *state)
+/* A copy to cut into pieces: the words themselves may have to be passed on (devices.c). */
+static char *word_copy(const char *word, const struct argp_state *state)
 {
-	char *colon = strchr(words, ':');
+	char *copy = word == NULL ? NULL : strdup(word);
+
+	if (word != NULL && copy == NULL)
+		argp_failure(state, EXIT_OURS, errno, "out of memory");
+	return copy;
+}
+
+static void bind_add(struct container *container, const char *value, int key, const struct argp_state *state)
+{
+	char *words = word_copy(value, state), *colon = strchr(words, ':');
 	struct bind bind = {.source = words,
 			    .target = NULL,
 			    .optional = key == OPTION_BIND_TRY,
@@ -133,15 +143,15 @@ static void bind_add(struct container *container, char *words, int key, const st
 	container->binds[container->bind_count++] = bind;
 }
 
-static void variable_add(struct options *options, int key, char *words, const struct argp_state *state)
+static void variable_add(struct options *options, int key, const char *value, const struct argp_state *state)
 {
 	struct container *container = &options->container;
+	char *words = word_copy(value, state), *equals = words == NULL ? NULL : strchr(words, '=');
 	struct variable_change change = {.kind = key == OPTION_UNSET_ENV     ? VARIABLE_UNSET
 						 : key == OPTION_ENV_DEFAULT ? VARIABLE_DEFAULT
 									     : VARIABLE_SET,
 					 .name = words,
 					 .literal = key == OPTION_ENV || options->env_no_expand};
-	char *equals = words == NULL ? NULL : strchr(words, '=');
 
 	if ((key == OPTION_SET_ENV || key == OPTION_SET_ENV0) && equals == NULL) {
 		change.kind = key == OPTION_SET_ENV ? VARIABLE_FILE : VARIABLE_FILE_NUL;

@@ -164,6 +164,8 @@ static int place_writable(struct assembly *assembly, const struct walk *walk, co
 	for (size_t i = 0; i < assembly->underlay_count; i++)
 		if (fstat(assembly->underlays[i], &status) == 0 && status.st_dev == walk->status.st_dev)
 			return walk->directory;
+	if (assembly->tmp != 0 && walk->status.st_dev == assembly->tmp)
+		return walk->directory;
 	if (walk->inside)
 		return FAIL(failure, FAILURE_BIND_INSIDE, 0, "%s", shown);
 	/* Even then, what other users own is closed: there as in an image that must not change. */

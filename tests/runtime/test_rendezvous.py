@@ -221,6 +221,7 @@ def test_other_ids_are_refused(runtime: Runtime) -> None:
     assert re.search(
         r"the ranks that are already here have other IDs: process \d+ has uid \d+", result.stderr
     )
+    assert "[CH-0063]" in result.stderr
 
 
 def test_nested_ranks_meet_below(runtime: Runtime) -> None:
@@ -264,6 +265,7 @@ def test_strangers_hold_every_place(runtime: Runtime) -> None:
     result = runtime.sh("true", "--join")
     assert result.returncode == 31
     assert f"/tmp/chlaunch-{uid}: of user {bob}, mode" in result.stderr
+    assert "[CH-0060]" in result.stderr
     assert result.stderr.count("\n") == 2
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -271,20 +270,8 @@ def test_version(runtime: Runtime) -> None:
     assert "join" in described["features"]
 
 
-def test_manual_names_every_option(runtime: Runtime) -> None:
-    """The words of --help and of ch-run(1) are the same set."""
-    offered = set(re.findall(r"--([a-z-]+)", runtime("--help").stdout))
-    page = Path(__file__).parents[2] / "docs/ch-run.1"
-    described = set(re.findall(r"Fl -([a-z-]+)|, -([a-z-]+)|-(json)", page.read_text()))
-    assert offered == {word for words in described for word in words if word}
-
-
 def test_links_libc_only(runtime: Runtime) -> None:
     listing = subprocess.run(
         ["readelf", "-d", runtime.ch_run], capture_output=True, text=True, check=True
     ).stdout
     assert set(re.findall(r"NEEDED.*\[(.*)\]", listing)) <= {"libc.so.6", "librt.so.1"}
-
-
-def test_abbreviated_option(runtime: Runtime) -> None:
-    assert "alice" not in runtime.output("cat /etc/passwd", "--no-pass")

@@ -254,8 +254,9 @@ class TestFailures:
         result = runtime.shell(f"$TOOLS/deny {error} {number} $CH_RUN --seccomp $IMAGE -- echo started")
         assert result.stdout == ""
         message, hint = result.stderr.splitlines()
-        assert re.match(r"ch-run\[\d+\]: hint: .*leave out --seccomp", hint)
-        return result.returncode, message
+        found = re.match(r"ch-run\[\d+\]: hint: .*leave out --seccomp \[(CH-\d+)\]", hint)
+        assert found
+        return result.returncode, f"{message} [{found[1]}]"
 
     def test_refused(self, runtime: Runtime) -> None:
         code, message = self.failure(runtime, 1)
@@ -263,18 +264,21 @@ class TestFailures:
         assert (
             "error: can't fake root: seccomp filter refused: seccomp(2): Operation not permitted" in message
         )
+        assert "[CH-0093]" in message
 
     @pytest.mark.parametrize("error", [22, 38])
     def test_not_there(self, runtime: Runtime, error: int) -> None:
         code, message = self.failure(runtime, error)
         assert code == 87
         assert "error: can't fake root: no seccomp filters here: seccomp(2): " in message
+        assert "[CH-0094]" in message
 
     def test_without_effect(self, runtime: Runtime) -> None:
         """The call claims to have succeeded: only the test of it finds out."""
         code, message = self.failure(runtime, 0)
         assert code == 31
         assert "in place, but a call is not faked: kexec_load: " in message
+        assert "[CH-0095]" in message
 
 
 def test_feature(runtime: Runtime) -> None:

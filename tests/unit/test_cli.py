@@ -80,7 +80,14 @@ def test_the_environment_is_not_passed_on(image: Path, environment: dict[str, st
         (["--ch-cd=", "IMAGE", "--", "app"], 64, ("cd is empty", "--ch-cd")),
         (["--ch-launcher=pbs", "IMAGE", "--", "app"], 64, ("launcher must be one of", "--ch-launcher")),
         (["./nowhere", "--", "app"], 31, ("can't find image: ./nowhere: No such file", "last word")),
-        (["nowhere", "--", "app"], 31, ("no image is named nowhere", "with a slash")),
+        (
+            ["nowhere", "--", "app"],
+            31,
+            ("can't find image: nowhere (nor in storage: /var/tmp/", "--ch-storage"),
+        ),
+        (["--ch-write-fake=much", "IMAGE", "--", "app"], 64, ("must be a size such as", "--ch-write-fake")),
+        (["--ch-write", "--ch-write-fake", "IMAGE", "--", "app"], 64, ("exclude each other", "one of them")),
+        (["--ch-env=A", "IMAGE", "--", "app"], 64, ("env must be NAME=VALUE, not A", "--ch-env")),
         (
             ["--ch-launcher=srun", "IMAGE", "--", "app"],
             2,
@@ -101,6 +108,52 @@ def test_failures(
     assert said[1] in "".join(lines[1:])
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "given"),
+    [
+        ([], "", []),
+        (["--ch-write-fake"], "", ["--write-fake=12%"]),
+        (["--ch-write-fake=9m"], "", ["--write-fake=9m"]),
+        ([], "9m", ["--write-fake=9m"]),
+        ([], "yes", ["--write-fake=12%"]),
+        ([], "no", []),
+        (["--ch-write-fake=no"], "9m", []),
+        (["--ch-write-fake"], "9m", ["--write-fake=12%"]),
+    ],
+)
+def test_an_option_whose_value_may_be_left_out(
+    image: Path, environment: dict[str, str], words: list[str], variable: str, given: list[str]
+) -> None:
+    done = run(
+        [*words, "--ch-dry-run", str(image), "--", "app"], {**environment, "CHLAUNCH_WRITE_FAKE": variable}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [word for word in shlex.split(done.stdout) if word.startswith("--write")] == given
+
+
+def test_images_by_name_and_files(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "store/images/debian+12").mkdir(parents=True)
+    file = tmp_path / "image.sqfs"
+    file.write_bytes(b"hsqs")
+    for word, last in (
+        ("debian:12", ["--storage=" + str(tmp_path / "store"), "debian:12"]),
+        (file, [str(file)]),
+    ):
+        words = [
+            f"--ch-storage={tmp_path}/store",
+            "--ch-dry-run",
+            "--ch-launcher=guest",
+            str(word),
+            "--",
+            "app",
+        ]
+        done = run(words, environment)
+        assert done.returncode == 0, done.stderr
+        planned = shlex.split(done.stdout)
+        assert planned[planned.index("--") - 1 :] == [last[-1], "--", "mpirun", "app"]
+        assert [word for word in planned if word.startswith("--storage")] == last[:-1]
+
+
 def test_a_launcher_that_can_not_be_executed(image: Path, environment: dict[str, str]) -> None:
     Path(environment["CHLAUNCH_CH_RUN"]).write_bytes(b"\x00\x01not a program")
     done = run([str(image), "--", "app"], environment)
@@ -119,8 +172,9 @@ def test_help_and_version(environment: dict[str, str]) -> None:
     text = run(["--help"], environment).stdout
     for option in OPTIONS:
         assert f"--ch-{option.name}" in text
+        value = f"[={option.metavar}]" if option.kind == "optional" else f"={option.metavar}"
         if option.metavar:
-            assert f"--ch-{option.name}={option.metavar}" in text
+            assert re.search(rf"^  --ch-{option.name}{re.escape(value)}( |$)", text, re.MULTILINE)
     assert re.fullmatch(r"ch-launch \S.*\n", run(["--version"], environment).stdout)
 
 

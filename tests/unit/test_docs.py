@@ -14,7 +14,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 def test_ch_launch_lists_every_option_and_its_twin() -> None:
     text = (DOCS / "ch-launch.1").read_text()
-    listed = re.findall(r"^\.It Fl -ch-([a-z-]+)", text, re.MULTILINE)
+    listed = re.findall(r"^\.It Fl -ch-([a-z0-9-]+)", text, re.MULTILINE)
     assert listed == [option.name for option in OPTIONS]
     for option in OPTIONS:
         if option.kind == "switch":

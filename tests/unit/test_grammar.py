@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chlaunch.errors import ImageError, UsageError
-from chlaunch.launch.grammar import Words, image_path, split, value_of
+from chlaunch.errors import UsageError
+from chlaunch.launch.grammar import Words, split, value_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +65,14 @@ def test_an_image_option_leaves_all_words_to_the_launcher(words: list[str]) -> N
     assert split([*words, "--", "app"], image_elsewhere=True) == Words((), tuple(words), None, ("app",))
 
 
-def test_a_word_that_is_an_image_is_no_value(image: Path) -> None:
-    with pytest.raises(UsageError, match="two images"):
-        split(["--ch-image=./a", "-l", str(image), "--", "app"])
+def test_a_word_that_is_an_image_is_no_value(image: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "file.sqfs", tmp_path / "other"
+    file.write_bytes(b"hsqs and more")
+    other.write_text("no image")
+    for word in (image, file):
+        with pytest.raises(UsageError, match="two images"):
+            split(["--ch-image=./a", "-l", str(word), "--", "app"])
+    assert split(["--ch-image=./a", "-l", str(other), "--", "app"]).launcher == ("-l", str(other))
 
 
 def test_the_line_wins_over_the_environment() -> None:
@@ -102,18 +107,6 @@ def test_random_lines() -> None:
         got = split([*before, "--", *command])
         assert (got.launcher, got.image, got.command) == (tuple(theirs), "./img", tuple(command))
         assert sorted(got.ours) == sorted(mine)
-
-
-def test_image_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").mkdir()
-    assert image_path("./there") == "./there"
-    with pytest.raises(ImageError, match="no image is named there") as caught:
-        image_path("there")
-    assert "type ./there" in caught.value.hint
-    with pytest.raises(ImageError) as caught:
-        image_path("nowhere")
-    assert "with a slash" in caught.value.hint
 
 
 def test_value_of() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from chlaunch.errors import ImageError
 from chlaunch.launch import flavour
 from chlaunch.launch.inspect import expand, inspect
-from chlaunch.rootfs import Rootfs, open_image
+from chlaunch.rootfs import Rootfs, open_image, storage_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,24 +40,87 @@ def test_links_stay_inside(tmp_path: Path) -> None:
     assert rootfs.names("a/b/file") == rootfs.names("nowhere") == ()
 
 
+STORAGE = "/no/storage"
+
+
 def test_open_image(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert open_image("./image/../image/") == Rootfs(str(image))
-    (tmp_path / "file").touch()
+    assert open_image("./image/../image/", STORAGE) == open_image("image", STORAGE) == Rootfs(str(image))
+    (tmp_path / "file").write_text("hsq")
     (tmp_path / "empty").mkdir()
     (tmp_path / "part/dev").mkdir(parents=True)
     (tmp_path / "part/proc").touch()
+    os.mkfifo(tmp_path / "fifo")
     for word, message in {
         "./nowhere": "can't find image: ./nowhere: No such file or directory",
+        "nowhere": "can't find image: nowhere (nor in storage: /no/storage): No such file or directory",
         "./file/x": "can't find image: ./file/x: Not a directory",
-        "./file": "image is not a directory: ./file",
+        "./file": "unknown image type: ./file",
+        "./fifo": "unknown image type: ./fifo",
         "./empty": "image has no /dev: ./empty",
         "./part": "image has no /proc: ./part",
+        f"./{'x' * 300}": f"can't open image: ./{'x' * 300}: File name too long",
     }.items():
         with pytest.raises(ImageError) as caught:
-            open_image(word)
+            open_image(word, STORAGE)
         assert caught.value.message == message
+        assert caught.value.hint
         assert caught.value.exit_code == 31
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"hsqs", "SquashFS"),
+        (b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0", "SIF"),
+        (b"\0" * 1024 + b"\xe2\xe1\xf5\xe0", "EROFS"),
+    ],
+)
+def test_image_files(tmp_path: Path, start: bytes, kind: str) -> None:
+    path = tmp_path / "image.file"
+    path.write_bytes(start)
+    found = open_image(str(path), STORAGE)
+    assert found == Rootfs(str(path), unseen=f"a {kind} file")
+    assert (found.locate("/"), found.names("/"), found.text("/etc/passwd")) == (None, (), "")
+    seen = inspect(found, flavour.load())
+    assert (seen.library, seen.flavour, seen.mpirun, seen.has_environment) == ("", None, "", False)
+    assert f"a {kind} file" in seen.speaks
+    path.write_bytes(b"\0" + start)
+    with pytest.raises(ImageError, match="unknown image type"):
+        open_image(str(path), STORAGE)
+
+
+def test_images_in_storage(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = tmp_path / "storage"
+    for name in ("image", "debian+12", "site%app+1"):
+        (storage / "images" / name).mkdir(parents=True)
+    (storage / "images/link").symlink_to("image")
+
+    def found(word: str) -> Rootfs | None:
+        try:
+            return open_image(word, str(storage))
+        except ImageError:
+            return None
+
+    for name in ("image", "debian:12", "site/app:1"):
+        assert found(name) == Rootfs(name, str(storage), "an image in storage")
+    assert found("./image") == found(str(image)) == Rootfs(str(image))
+    for name in ("link", "debian", "debian:12/", "", ".", "..", "./debian:12"):
+        assert found(name) is None, name
+    for needed in ("dev", "proc", "sys"):
+        (tmp_path / "site/app:1" / needed).mkdir(parents=True)
+    assert found("site/app:1") == Rootfs(str(tmp_path / "site/app:1"))
+
+
+def test_where_storage_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = {"USER": "alice", "CH_IMAGE_STORAGE": "/s/./t"}
+    assert storage_directory("here", environment) == f"{tmp_path}/here"
+    assert storage_directory("", environment) == "/s/t"
+    assert storage_directory("", {"USER": "alice", "CH_IMAGE_STORAGE": ""}) == "/var/tmp/alice.ch"
+    assert storage_directory("", {"USER": "a/b", "LOGNAME": "bob"}) == "/var/tmp/bob.ch"
+    assert storage_directory("", {}) == "/var/tmp/user.ch"
 
 
 def test_open_mpi_is_found(image: Path) -> None:

@@ -46,11 +46,36 @@ def test_environment() -> None:
         ("CHLAUNCH_UID", "root", "must be a number"),
         ("CHLAUNCH_LAUNCHER", "mpiexec", "must be one of auto, srun, mpirun, guest"),
         ("CHLAUNCH_ENV_DEFAULT", "A", "must be NAME=VALUE"),
+        ("CHLAUNCH_ENV", "=A", "must be NAME=VALUE"),
+        ("CHLAUNCH_WRITE_FAKE", "1t", "must be a size such as 500m or 20%, not 1t"),
+        ("CHLAUNCH_WRITE_FAKE_SCOPE", "job", "must be one of node, rank"),
     ],
 )
 def test_bad_values_in_the_environment(name: str, value: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         options.from_environment({name: value})
+
+
+@pytest.mark.parametrize("text", ["A=", "A=b=c", "A=two\nlines"])
+def test_pairs(text: str) -> None:
+    (setting,) = options.from_command_line({"env": (text,)})["env"]
+    assert setting.value == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("yes", "12%"), ("On", "12%"), ("no", False), ("off", False), ("1", "1"), ("20%", "20%")],
+)
+def test_a_value_that_may_be_left_out(text: str, value: str | bool) -> None:  # noqa: FBT001  what it is
+    document = Document("f.toml", {"options": {"write-fake": text}}, {})
+    settings = options.merge(options.from_document(document, options.SITE))
+    assert settings.last("write-fake") == Setting(value, options.SITE, "f.toml:1")
+    assert settings.text("write-fake") == (value or "")
+
+
+def test_what_an_option_without_a_value_means_is_what_ch_run_takes_it_for() -> None:
+    text = (Path(__file__).resolve().parents[2] / "chlaunch/runtime/options.c").read_text()
+    assert f'WRITE_FAKE_SIZE[] = "{options.BY_NAME["write-fake"].alone}";' in text
 
 
 def test_bad_values_in_a_file() -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from chlaunch.cdi.render import Bind, Named, Omission, Plain, Variable, Why
-from chlaunch.errors import RefusedError
+from chlaunch.errors import ImageError, RefusedError, UsageError
 from chlaunch.launch import devices, flavour, options, site
 from chlaunch.launch.context import Context
 from chlaunch.launch.inspect import Image
 from chlaunch.launch.plan import Plan, Request, needs_offer, plan
-from chlaunch.launch.tables import Row
+from chlaunch.launch.tables import Document, Row
 from chlaunch.slurm import Offer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +51,8 @@ DEVICES = devices.from_plain(
 OMPI4 = Image("/images/ompi4", "libmpi.so.40", OPENMPI, "4.1", "mpirun")
 OMPI5 = Image("/images/ompi5", "libmpi.so.40", OPENMPI, "5.0", "mpirun", has_environment=True)
 PLAIN = Image("/images/plain")
+SQUASHFS = Image("/images/app.sqfs", unseen="a SquashFS file")
+STORED = Image("site/app:1", storage="/scratch/alice/storage", unseen="an image in storage")
 MPICH = Image("/images/mpich", "libmpich.so.12")
 
 DEBIAN = Offer(("pmix", "none", "cray_shasta", "pmi2", "pmix_v4"), "srun --mpi=list")
@@ -77,15 +79,24 @@ def text_of(made: Plan) -> str:
 
 EVERYTHING: dict[str, Any] = {
     "bind": ("/data:/mnt", "results", "/scratch/alice/run:/scratch/alice/run"),
+    "bind_ro": ("/data:/data", "inputs:/inputs"),
+    "bind_try": ("$LOCAL/x:/local", "maybe"),
     "cd": "/mnt",
     "home": False,
     "set_env": ("A=1", "variables"),
     "unset_env": ("B*",),
     "env_default": ("C=3",),
+    "set_env0": ("D=$A", "variables0"),
+    "env": ("E=$A",),
     "uid": "0",
     "gid": "0",
-    "write": True,
+    "write_fake": "2g",
+    "write_fake_scope": "rank",
+    "private_tmp": True,
     "no_passwd": True,
+    "seccomp": True,
+    "fuse_single": True,
+    "ld_cache": ("/opt/vendor/lib",),
     "verbose": True,
     "join_tag": "t",
     "mpi": "pmix_v4",
@@ -104,6 +115,10 @@ CASES: dict[str, tuple[Request, Context, Image, Offer | None]] = {
         DEBIAN,
     ),
     "srun-everything": (request_for("-n4", **EVERYTHING), LOGIN, OMPI4, None),
+    "srun-image-file": (request_for("-n4"), LOGIN, SQUASHFS, None),
+    "srun-stored-image": (request_for("-n4", mpi="pmix", write_fake="12%"), LOGIN, STORED, None),
+    "mpirun-image-file": (request_for("-np", "4"), MPIRUN, SQUASHFS, None),
+    "guest-image-file": (request_for("-n", "4", launcher="guest"), LAPTOP, SQUASHFS, None),
     "mpirun-ompi4": (request_for("-np", "4"), MPIRUN, OMPI4, None),
     "mpirun-ompi5": (request_for("-np", "4"), MPIRUN, OMPI5, None),
     "guest-ompi4": (request_for("-n", "4"), LAPTOP, OMPI4, None),
@@ -217,6 +232,22 @@ def test_which_wire_up() -> None:
     assert mpi_words(request_for(mpi="auto"), asked_by_variable, OMPI4) == ["--mpi=pmix"]
 
 
+def test_an_mpi_that_can_not_be_seen() -> None:
+    for request, context, noted in (
+        (request_for(), LOGIN, True),
+        (request_for(mpi="none"), LOGIN, False),
+        (request_for(mpi="pmix"), LOGIN, False),
+        (request_for("--mpi=pmix"), LOGIN, False),
+        (request_for(), replace(LOGIN, mpi_type="pmix"), False),
+        (request_for(), MPIRUN, False),
+    ):
+        notes = planned(request, context, SQUASHFS, None).notes
+        assert ("which MPI is in a SquashFS file can't be seen" in "".join(notes)) is noted
+    with pytest.raises(RefusedError, match="may have an mpirun or not: it is a SquashFS file") as caught:
+        planned(request_for(), LAPTOP, SQUASHFS)
+    assert caught.value.hint == "if the image has an mpirun, --ch-launcher=guest uses it"
+
+
 def test_nothing_fits() -> None:
     with pytest.raises(RefusedError) as caught:
         planned(request_for(), LOGIN, OMPI4, WITHOUT_PMIX)
@@ -307,6 +338,83 @@ def test_an_unknown_release_is_told_what_all_must_be() -> None:
     assert len([word for word in argv if word.startswith("--env-default")]) == 2
 
 
+SITE_FAKES = options.from_document(Document("site.toml", {"options": {"write-fake": "1g"}}), options.SITE)
+SITE_SCOPE = options.from_document(
+    Document("site.toml", {"options": {"write-fake-scope": "rank"}}), options.SITE
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "given", "words"),
+    [
+        ({}, {}, []),
+        ({}, {"write": True}, ["--write"]),
+        ({}, {"write_fake": "9m"}, ["--write-fake=9m"]),
+        ({}, {"write_fake_scope": "node"}, ["--write-fake=12%"]),
+        ({}, {"write_fake_scope": "rank"}, ["--write-fake=12%", "--write-fake-scope=rank"]),
+        (SITE_FAKES, {}, ["--write-fake=1g"]),
+        (SITE_FAKES, {"write": True}, ["--write"]),
+        (SITE_FAKES, {"write_fake": "no"}, []),
+        (SITE_FAKES, {"write_fake_scope": "rank"}, ["--write-fake=1g", "--write-fake-scope=rank"]),
+        (SITE_SCOPE, {"write_fake": "no"}, []),
+        (SITE_SCOPE, {"write_fake": "9m"}, ["--write-fake=9m", "--write-fake-scope=rank"]),
+    ],
+)
+def test_writing(layer: dict[str, Any], given: dict[str, Any], words: list[str]) -> None:
+    said = options.from_command_line({name.replace("_", "-"): value for name, value in given.items()})
+    request = Request(options.merge(*OURS.layers, layer, said), (), ("x",))
+    argv = planned(request, LOGIN, PLAIN, None).argv
+    assert [word for word in argv if word.startswith("--write")] == words
+
+
+def test_writing_that_can_not_be() -> None:
+    for name, value in (("write_fake", "9m"), ("write_fake_scope", "rank")):
+        given: dict[str, Any] = {name: value}
+        with pytest.raises(UsageError, match="--ch-write and --ch-write-fake exclude each other"):
+            planned(request_for(write=True, **given), LOGIN, PLAIN, None)
+    for image in (SQUASHFS, STORED):
+        with pytest.raises(ImageError, match=f"can't write to {image.unseen}: {image.path}"):
+            planned(request_for(write=True), LOGIN, image, None)
+
+
+def test_a_private_tmp_hides_a_working_directory_in_tmp() -> None:
+    for private, value in ((True, "working directory not bound"), (None, "working directory visible")):
+        made = planned(request_for(private_tmp=private), replace(LOGIN, directory="/tmp/x"), PLAIN, None)
+        assert [row.value for row in made.reasons if row.value.startswith("working")] == [value]
+        assert ("--private-tmp" in made.argv) is bool(private)
+
+
+def test_an_mpi_that_needs_the_hosts_tmp() -> None:
+    for context, image, noted in (
+        (MPIRUN, OMPI4, True),
+        (replace(MPIRUN, tmpdir="/tmp/t"), OMPI4, True),
+        (replace(MPIRUN, tmpdir="/scratch/t"), OMPI4, False),
+        (MPIRUN, PLAIN, False),
+        (LOGIN, OMPI4, False),
+        (LAPTOP, OMPI4, False),
+    ):
+        notes = planned(request_for(private_tmp=True), context, image).notes
+        assert ("mpirun keeps the directories of its sessions there" in "".join(notes)) is noted
+    assert planned(request_for(), MPIRUN, OMPI4).notes == ()
+
+
+def test_the_users_binds() -> None:
+    twins = options.from_environment({"CHLAUNCH_BIND": "/a", "CHLAUNCH_BIND_RO": "/b"})
+    said = options.from_command_line({"bind-ro": ("c:/a",), "bind-try": ("$D", "/e:/b")})
+    request = Request(options.merge(*OURS.layers, twins, said), (), ("x",))
+    here = replace(LOGIN, home=None, directory="/")
+    assert [word for word in planned(request, here, PLAIN, None).argv if word.startswith("--bind")] == [
+        "--bind-try=$D",
+        "--bind-try=/e:/b",
+        "--bind-ro=/c:/a",
+    ]
+    assert inside(request_for(bind_try=("/scratch",)), LOGIN)[1:3] == [
+        "--bind-try=/scratch/alice/run",
+        "--bind-try=/scratch",
+    ]
+    assert inside(request_for(bind_ro=("/scratch",)), LOGIN)[1:2] == ["--bind-ro=/scratch"]
+
+
 def test_the_users_variables_come_last_and_the_strongest_of_them_at_the_very_end() -> None:
     said = options.from_command_line({"unset-env": ("A",), "set-env": ("B=1",)})
     twins = options.from_environment({"CHLAUNCH_SET_ENV": "A=2"})
@@ -322,7 +430,7 @@ def test_the_users_variables_come_last_and_the_strongest_of_them_at_the_very_end
 def test_planning_is_total() -> None:
     """Every combination gives a plan or a refusal."""
     for context in (LAPTOP, MPIRUN, LOGIN, replace(LOGIN, place="step", world=2), Context("/ch-run")):
-        for image in (OMPI4, OMPI5, PLAIN, MPICH):
+        for image in (OMPI4, OMPI5, PLAIN, MPICH, SQUASHFS, STORED):
             for launcher in ("auto", "srun", "mpirun", "guest"):
                 for mpi in ("auto", "none", "pmix"):
                     for offer in (DEBIAN, WITHOUT_PMIX, None):
