@@ -164,9 +164,9 @@ def test_stale_file_with_a_recycled_pid(runtime: Runtime) -> None:
     first = runtime.output(SPACES, "--join-tag=stale")
     result = runtime.shell(
         "sleep 30 & file=$(ls /dev/shm/chlaunch-$(id -u)/stale*); "
-        # the PID is at byte 24 of the first record, which is behind a header of 32 bytes
+        # the PID is at byte 32 of the first record, which is behind a header of 32 bytes
         "printf $(printf '\\\\x%02x\\\\x%02x' $(($! & 255)) $(($! >> 8))) | "
-        "dd of=$file bs=1 seek=56 conv=notrunc status=none; "
+        "dd of=$file bs=1 seek=64 conv=notrunc status=none; "
         f"$CH_RUN -v --join-tag=stale $IMAGE -- sh -c '{SPACES}'; kill $!"
     )
     assert result.returncode == 0
