@@ -73,7 +73,7 @@ static void member_kill(const struct rendezvous_member *member)
 {
 	CLEANUP_FD int process = (int)syscall(KERNEL_PIDFD_OPEN, member->pid, 0);
 
-	if (process_start(member->pid) != member->start)
+	if (!member_lives(member))
 		return;
 	if (process < 0 || syscall(KERNEL_PIDFD_SEND_SIGNAL, process, SIGKILL, NULL, 0) < 0)
 		kill(member->pid, SIGKILL);
@@ -86,7 +86,7 @@ static bool member_end(const struct rendezvous_member *member, const char *text)
 
 	for (int i = 0; i < ENDING_TRIES && process_is_ours(member->pid); i++)
 		usleep(ENDING_MICROSECONDS);
-	if (process_start(member->pid) != member->start)
+	if (!member_lives(member))
 		return false;
 	if (text != NULL)
 		told = process_tell(member->pid, text);

@@ -42,6 +42,12 @@ uint64_t process_start(int pid)
 	return start;
 }
 
+bool member_lives(const struct rendezvous_member *member)
+{
+	/* 0 would be the start of one who has gone. */
+	return member->start != 0 && process_start(member->pid) == member->start;
+}
+
 /* Descriptor of a namespace of the process, if it is the one with that inode; -1. */
 static int namespace_open(int pid, const char *kind, uint64_t inode)
 {
@@ -70,7 +76,7 @@ bool member_open(const struct rendezvous *rendezvous, const struct rendezvous_me
 	*user_fd = namespace_open(member->pid, "user", rendezvous->header.user_namespace);
 	if (*user_fd >= 0)
 		*mount_fd = namespace_open(member->pid, "mnt", member->mount_namespace);
-	if (*mount_fd >= 0 && process_start(member->pid) == member->start)
+	if (*mount_fd >= 0 && member_lives(member))
 		return true;
 	if (*user_fd >= 0)
 		close(*user_fd);

@@ -8,6 +8,9 @@
 /* When the process started, in clock ticks since boot: field 22 of proc_pid_stat(5). 0: there is none. */
 uint64_t process_start(int pid);
 
+/* Does the very process live that the record is of? */
+bool member_lives(const struct rendezvous_member *member);
+
 /* The member's namespaces, opened; false if it does not live. */
 bool member_open(const struct rendezvous *rendezvous, const struct rendezvous_member *member, int *user_fd,
 		 int *mount_fd);
