@@ -7,13 +7,16 @@ C_FILES := $(wildcard chlaunch/runtime/*.[ch] tests/*.[ch] tests/*/*.[ch])
 PAGES   := $(wildcard docs/*.1 docs/*.5 docs/*.7)
 BUILT   := .venv/.built
 
-.PHONY: help hello build test lint bench docs man clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: help hello build test fuzz lint bench docs man clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make hello   an MPI job from a container on a two-node Slurm that is started for it (root, Debian)'
 	@echo 'make build   every command in .venv/bin, editable'
 	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
+	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
 	@echo 'make docs    docs/chlaunch-errors.7 anew, from what ch-run says'
@@ -41,6 +44,15 @@ test:
 	$(MAKE) --no-print-directory $(BUILT) lint
 	.venv/bin/python tests/cluster/images.py
 	.venv/bin/pytest
+	.venv/bin/pytest --sanitized -m 'not release' --ignore=tests/runtime/test_fuzz.py tests/runtime
+
+fuzz:
+	tests/setup.sh build fuzz
+	cmake -S . -B build/fuzz -DFUZZ=ON -DCMAKE_C_COMPILER=clang -DCHLAUNCH_VERSION=0.0
+	cmake --build build/fuzz --parallel
+	for corpus in tests/fuzz/corpus/*; do name=$${corpus##*/}; mkdir -p "build/fuzz/found/$$name"; \
+		"build/fuzz/tests/fuzz/fuzz-$$name" -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 \
+		-artifact_prefix="build/fuzz/$$name-" "build/fuzz/found/$$name" "$$corpus" || exit; done
 
 lint: $(BUILT)
 	tests/setup.sh lint

@@ -7,10 +7,12 @@ fails them.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -20,7 +22,7 @@ sys.path.insert(0, str(CHECKOUT / "tests/cluster"))  # tests are not a package
 from cluster import Cluster  # noqa: E402
 from images import ImageUnavailableError, cache_directory, image  # noqa: E402
 from machine import Machine  # noqa: E402
-from space import UnavailableError  # noqa: E402
+from space import UnavailableError, readable_files  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,9 +102,37 @@ def image_ompi5() -> Path:
         return image("ompi5")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to run tests with another ch-run."""
+    parser.addoption(
+        "--sanitized",
+        action="store_true",
+        help="test a ch-run that ends at memory errors and undefined behaviour; add: -m 'not release'",
+    )
+
+
 @pytest.fixture(scope="session")
-def ch_run() -> Path:
-    """Return the ch-run that `make build` made."""
+def sanitized() -> Path:
+    """Return the directory with ch-run and the fuzzers, built to end at memory errors and undefined behaviour."""
+    directory = CHECKOUT / "build/asan"
+    if not shutil.which("cmake"):
+        lacking("there is no cmake: run tests/setup.sh test")
+    with readable_files():
+        configure = ["-S", str(CHECKOUT), "-B", str(directory), "-DFUZZ=ON", "-DCHLAUNCH_VERSION=0.0"]
+        build = ["--build", str(directory), "--parallel", str(os.cpu_count())]
+        for words in (configure, build):
+            subprocess.run(["cmake", *words], check=True)
+    helper = directory / "ch-cdi"  # ch-run looks for it beside itself
+    if not helper.is_symlink():
+        helper.symlink_to(CHECKOUT / ".venv/bin/ch-cdi")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def ch_run(request: pytest.FixtureRequest) -> Path:
+    """Return the ch-run that `make build` made, or the sanitized one."""
+    if request.config.getoption("--sanitized"):
+        return cast("Path", request.getfixturevalue("sanitized")) / "ch-run"
     return _command("ch-run")
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # setup.sh [GROUP…]: install, as root, the Debian packages that building and testing chlaunch needs and that are
-# missing: groups build, cluster, lint, test, bench, and hello, which is build and cluster. What is there is left
+# missing: groups build, cluster, lint, test, fuzz, bench, and hello, which is build and cluster. What is there is left
 # alone; nothing that gets installed is started, now or at boot. Not root: says what to ask for.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin" LC_ALL=C.UTF-8
@@ -78,6 +78,8 @@ has_file() { # PATTERN
 group_test() {
 	need strace has strace
 	need gdb has gdb
+	need cmake has cmake
+	need libcap2-bin has setcap
 	need xvfb has Xvfb
 	need x11-utils has xdpyinfo
 	need xauth has xauth
@@ -89,6 +91,12 @@ group_test() {
 
 headers() { # COMPILER: the kernel's, for programs of another architecture; in Debian 13 linux-libc-dev has them all
 	[ -e "/usr/include/$1/asm/unistd.h" ] || [ -e "/usr/$1/include/asm/unistd.h" ]
+}
+
+group_fuzz() {
+	need clang has clang
+	need libclang-rt-dev has_file '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a'
+	need cmake has cmake
 }
 
 group_lint() {
@@ -165,9 +173,9 @@ disable_services() {
 [ $# -gt 0 ] || set -- build cluster
 for group; do
 	case $group in
-	hello | build | cluster | lint | test | bench) "group_$group" ;;
+	hello | build | cluster | lint | test | fuzz | bench) "group_$group" ;;
 	*)
-		echo "no such group: $group (hello, build, cluster, lint, test, bench)" | say
+		echo "no such group: $group (hello, build, cluster, lint, test, fuzz, bench)" | say
 		exit 64
 		;;
 	esac

@@ -104,13 +104,9 @@ static int start(int argc, char **argv, struct failure *failure)
 /* Where standard input, output or error is closed, a file of ours would get its number, and our words. */
 static void descriptors_hold(void)
 {
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd)
+			return;
 }
 
 int main(int argc, char **argv)

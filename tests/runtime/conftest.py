@@ -15,6 +15,8 @@ sys.path.insert(0, str(HERE))  # tests are not a package
 from runtime import TOOLS, Runtime  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from machine import Machine
 
 PROGRAMS = {"call": HERE, "deny": HERE, "peers": HERE, "storm": HERE.parent / "bench"}
@@ -46,3 +48,18 @@ def runtime(machine: Machine, ch_run: Path, image_tiny: Path) -> Runtime:
 def squashfs(runtime: Runtime) -> str:
     """Return the small image as a SquashFS file, as root's tools make it: all files are root's."""
     return runtime.squash("tiny.sqfs")
+
+
+@pytest.fixture(autouse=True)
+def no_findings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test during which a sanitized ch-run, or a keeper of one, reported something."""
+    yield
+    if not request.config.getoption("--sanitized") or "runtime" not in request.fixturenames:
+        return
+    machine: Machine = request.getfixturevalue("machine")
+    places = (machine.outside("/tmp"), *(machine.outside(f"/home/{name}") for name in ("alice", "bob")))
+    reports = [report for place in places for report in place.glob("sanitizer.*")]
+    texts = [report.read_text() for report in reports]
+    for report in reports:
+        report.unlink()
+    assert not texts, "\n".join(texts)

@@ -214,6 +214,7 @@ def test_no_user_namespaces(runtime: Runtime) -> None:
     assert "user.max_user_namespaces" in result.stderr
 
 
+@pytest.mark.release
 def test_ids_that_can_not_be_mapped(runtime: Runtime) -> None:
     """What AppArmor's restriction of Ubuntu 24.04 does: the namespace is made, its maps are closed."""
     inject = "strace -qq -o /dev/null -e inject=openat:error=EACCES:when=3"
@@ -232,6 +233,7 @@ def test_kernel_that_refuses(runtime: Runtime) -> None:
     assert_failed(result, 31, "CH-0001", "can't go on: no_new_privs: Operation not permitted")
 
 
+@pytest.mark.release
 def test_memory_that_ends(runtime: Runtime) -> None:
     image = runtime.copy_image("commanded", "mkdir ch && touch ch/entrypoint")
     result = runtime.shell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,14 +27,15 @@ def test_late_keeper_spares_the_next_container(runtime: Runtime, squashfs: str) 
 
 def test_storage_of_a_stranger(runtime: Runtime) -> None:
     """Anybody can make /var/tmp/alice.ch before alice does: neither it nor a link is hers, unless she says so."""
-    store = "/var/tmp/alice.ch"
+    user = f"alice{os.getpid()}"  # /var/tmp is the host's, where other tests may run
+    store = f"/var/tmp/{user}.ch"
     make = "mkdir -p $0/l/1 $0/images/app; cp -a $1/. $0/l/1; touch $0/l/1/bobs; echo 1 >$0/images/app/layers"
     runtime.machine.run(["sh", "-c", f"umask 022; {make}", store, runtime.image], user="bob", check=True)
     own = runtime.copy_image("app")
     try:
         for link in ("true", f"mv {store} /tmp/bobs.ch && ln -s /tmp/bobs.ch {store}"):
             runtime.machine.run(link, user="bob", check=True)
-            result = runtime("app", "--", "ls", "/")
+            result = runtime("app", "--", "ls", "/", env={"USER": user})
             assert (result.returncode, result.stderr) == (0, "")
             assert "bobs" not in result.stdout
         runtime.machine.run(f"rm {store}", user="bob", check=True)

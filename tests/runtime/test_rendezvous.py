@@ -106,6 +106,7 @@ def system_calls(runtime: Runtime) -> list[str]:
     return names[: last + 1]
 
 
+@pytest.mark.release
 def test_killed_at_every_system_call(runtime: Runtime) -> None:
     """Wherever the first rank is killed, the next ones start, share, and do not wait."""
     tries = []
@@ -224,6 +225,7 @@ def test_other_ids_are_refused(runtime: Runtime) -> None:
     assert "[CH-0063]" in result.stderr
 
 
+@pytest.mark.release
 def test_nested_ranks_meet_below(runtime: Runtime) -> None:
     """Ranks that are in a container already can join in an inner one."""
     inner = f"for i in 1 2; do {runtime.ch_run} --join-tag=n {runtime.image} -- sh -c '{SPACES}; sleep 0.5' & done; wait"

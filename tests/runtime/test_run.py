@@ -257,6 +257,7 @@ def test_join_pid(runtime: Runtime) -> None:
     assert first == second
 
 
+@pytest.mark.release
 def test_nested(runtime: Runtime) -> None:
     words = ["-b", str(runtime.ch_run), "-b", runtime.image, runtime.image, "--", runtime.ch_run]
     assert runtime(*words, "-j", runtime.image, "--", "echo", "inner").stdout == "inner\n"
@@ -270,6 +271,7 @@ def test_version(runtime: Runtime) -> None:
     assert "join" in described["features"]
 
 
+@pytest.mark.release
 def test_links_libc_only(runtime: Runtime) -> None:
     listing = subprocess.run(
         ["readelf", "-d", runtime.ch_run], capture_output=True, text=True, check=True

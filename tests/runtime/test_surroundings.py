@@ -67,6 +67,7 @@ class TestIdentity:
         assert machine.root([*become, "--groups=4242", *command]).stdout == "secret\n"
         assert machine.root([*become, "--clear-groups", *command], check=False).returncode == 1
 
+    @pytest.mark.release
     def test_no_name_service_is_asked(self, runtime: Runtime) -> None:
         """Neither nsswitch.conf nor a socket of nscd or sssd is opened, nor /etc/passwd."""
         for words in (["-j"], ["-W"], ["--uid=0"]):
