@@ -69,12 +69,8 @@ static int descriptors_arrange(struct inheritance *inheritance)
 			return -1;
 	}
 	descriptors_close_range(FIRST_OWN + INHERITED, UINT_MAX);
-	for (int fd = 0; fd < FIRST_OWN; fd++) {
-		close(fd);
-		if (open("/dev/null", O_RDWR) != fd)
-			return -1;
-	}
-	return 0;
+	close(0);
+	return open("/dev/null", O_RDWR) == 0 && dup2(0, 1) == 1 && dup2(0, 2) == 2 ? 0 : -1;
 }
 
 /* The first rank may be bound to one core; the server works for all. The kernel leaves out what is forbidden.
@@ -91,17 +87,17 @@ static void affinity_reset(void)
 	CPU_FREE(all);
 }
 
-static void signals_reset(void)
+/* Terminal and scheduler signals are for the ranks: the server leaves when they have. */
+static void signals_set(void)
 {
+	static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
 	sigset_t none;
 
-	for (int number = 1; number < NSIG; number++)
-		signal(number, SIG_DFL);
+	for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+		signal(ignored[i], SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* else the server could not be waited for */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* Terminal and scheduler signals are for the ranks: the server leaves when they have. */
-	for (size_t i = 0; i < 5; i++)
-		signal((const int[]){SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE}[i], SIG_IGN);
 }
 
 /* The server's words: "-f -o OPTIONS /dev/fd/IMAGE /dev/fd/DEVICE". */
@@ -156,12 +152,12 @@ static void keeper_run(const struct keeper_work *work, struct inheritance inheri
 	prctl(PR_SET_NAME, "ch-run-keeper");
 	if (descriptors_arrange(&inheritance) < 0 || chdir("/") < 0)
 		return;
-	signals_reset();
+	signals_set();
 	affinity_reset();
 	members.directory = inheritance.directory;
 	if (read(inheritance.go, &byte, 1) != 1) /* the rank failed, or died */
 		return;
-	server = fork();
+	server = vfork(); /* server_run makes nothing of ours other than it is */
 	if (server == 0)
 		server_run(work, &inheritance);
 	/* The kernel sees that the server is gone only if nobody else has the device open. */

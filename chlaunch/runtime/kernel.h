@@ -69,10 +69,18 @@ static inline int kernel_tree_read_only(int tree, unsigned flags)
 			    sizeof attributes);
 }
 
-/* Has the kernel detached mounts at all? A call of their family that is there finds this one's words wrong.
+/*
+ * Can a mount be made here and attached elsewhere? Asked with words that are wrong, by a process that may
+ * have no right to mount yet: whoever is there says so, in whichever way. Sandboxes that forbid some of these
+ * calls forbid fsconfig(2) too, which finds its words wrong before it looks at rights.
  */
 static inline bool kernel_takes_mounts(void)
 {
+	static const int calls[] = {KERNEL_FSOPEN, KERNEL_FSMOUNT, KERNEL_MOVE_MOUNT};
+
+	for (unsigned i = 0; i < sizeof calls / sizeof *calls; i++)
+		if (syscall(calls[i], -1, NULL, -1, NULL, 0) < 0 && errno == ENOSYS)
+			return false;
 	return syscall(KERNEL_FSCONFIG, -1, 0, NULL, NULL, 0) < 0 && errno == EINVAL;
 }
 

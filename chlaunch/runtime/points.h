@@ -22,7 +22,7 @@ struct assembly {
 	int root;    /* its top */
 	int staging; /* a tmpfs hidden below the container's /dev: our files and half-made mounts */
 	bool write;  /* missing mount points are made in the image itself */
-	dev_t tmp; /* of a private /tmp, in which mount points are made; 0: there is none */
+	dev_t tmp;   /* of a private /tmp, in which mount points are made; 0: there is none */
 	struct cover *covers;
 	size_t cover_count;
 	int underlays[UNDERLAYS_MOST]; /* tops of the tmpfs that stand in for directories that lack a mount

@@ -52,8 +52,11 @@ static bool members_enter(struct rendezvous *rendezvous, bool same, int *alive)
 			continue;
 		}
 		*alive = member->pid;
-		if (member_enter(user_fd, mount_fd, same) == 0)
-			return true;
+		if (member_enter(user_fd, mount_fd, same) < 0)
+			continue;
+		if (same)
+			rendezvous->self.instance = member->instance;
+		return true;
 	}
 	return false;
 }
@@ -127,6 +130,7 @@ int rendezvous_enter(struct rendezvous *rendezvous, const struct container *cont
 	rendezvous->self.container = rendezvous_container(container);
 	rendezvous->self.pid = getpid();
 	rendezvous->self.start = process_start(rendezvous->self.pid);
+	rendezvous->self.instance = rendezvous->self.start << 32 | (uint32_t)rendezvous->self.pid;
 	if (rendezvous_name(container, rendezvous->name, sizeof rendezvous->name, failure) < 0 ||
 	    file_lock(rendezvous->name, &rendezvous->directory, &rendezvous->lock, failure) < 0 ||
 	    records_find(rendezvous, failure) < 0 ||

@@ -27,6 +27,7 @@ struct rendezvous_member {
 	uint64_t mount_namespace; /* inode */
 	uint64_t container;	  /* hash of what makes the mount namespace: image, binds, … */
 	uint64_t start;		  /* of the process, in clock ticks since boot */
+	uint64_t instance;	  /* which making of that container: its maker's PID and start */
 	int32_t pid;		  /* 0: a free place */
 	uint32_t unused;
 };

@@ -125,7 +125,7 @@ void rendezvous_members_end(const struct rendezvous_members *members, const stru
 	for (size_t i = 0; i < copy.header.member_count; i++) {
 		const struct rendezvous_member *member = &copy.members[i];
 
-		if (member->pid > 0 && member->container == members->self.container)
+		if (member->pid > 0 && member->instance == members->self.instance)
 			told |= member_end(member, told ? NULL : text);
 	}
 	free(copy.members);

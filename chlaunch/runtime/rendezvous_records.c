@@ -18,7 +18,7 @@
 
 enum { MEMBERS_MOST = 65536 }; /* more than a node has ranks; what a damaged file may make us read */
 
-static const uint64_t FORMAT = 0x3168636e75616c68; /* changes with the layout of the file */
+static const uint64_t FORMAT = 0x3268636e75616c68; /* changes with the layout of the file */
 
 /* When the process started, in clock ticks since boot: field 22 of proc_pid_stat(5). 0: there is none. */
 uint64_t process_start(int pid)

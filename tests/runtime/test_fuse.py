@@ -157,6 +157,12 @@ class TestLifetime:
         output, errors = rank.communicate(timeout=60)
         assert (int(output) > 100, errors) == (True, "")
 
+    def test_generations_do_not_end_each_other(self, runtime: Runtime, squashfs: str) -> None:
+        """Ranks that come when the last has just gone make a new container under the same name."""
+        for _ in range(5):
+            result = runtime.shell(f"$TOOLS/storm 64 $CH_RUN --join {squashfs} -- /bin/true")
+            assert (result.returncode, result.stderr) == (0, "")
+
     def test_killed_ranks_leave_nothing(self, runtime: Runtime, squashfs: str) -> None:
         mounts = runtime.machine.run("cat /proc/self/mounts").stdout
         rank = runtime.machine.popen([runtime.ch_run, "-j", squashfs, "--", "sleep", "100"])
