@@ -100,14 +100,37 @@ static void signals_set(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/*
+ * Nothing that is meant for the ranks, LD_PRELOAD above all. A buffer is allocated for every block that is
+ * decompressed: glibc is told to keep the memory (mallopt(3)), or each would be mapped and cleared anew.
+ */
+static void environment_make(const char **variables)
+{
+	static const char *const memory[] = {"MALLOC_MMAP_THRESHOLD_=33554432",
+					     "MALLOC_TRIM_THRESHOLD_=33554432", "MALLOC_TOP_PAD_=1048576"};
+	static char library_path[PATH_MAX + 16];
+	const char *given = getenv("LD_LIBRARY_PATH"); /* of a squashfuse from a module */
+	size_t count = 0;
+
+	for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+		variables[count++] = memory[i];
+	if (given != NULL && strlen(given) < PATH_MAX) {
+		snprintf(library_path, sizeof library_path, "LD_LIBRARY_PATH=%s", given);
+		variables[count++] = library_path;
+	}
+	variables[count] = NULL;
+}
+
 /* The server's words: "-f -o OPTIONS /dev/fd/IMAGE /dev/fd/DEVICE". */
 static void server_run(const struct keeper_work *work, const struct inheritance *inheritance)
 {
 	const struct image_server *server = work->file->server;
 	char image[32], device[32], offset[48], options[128];
 	const char *words[9] = {server->program, "-f"};
+	const char *environment[6];
 	size_t count = 2;
 
+	environment_make(environment);
 	snprintf(image, sizeof image, "/dev/fd/%d", inheritance->image);
 	snprintf(device, sizeof device, "/dev/fd/%d", inheritance->device);
 	snprintf(offset, sizeof offset, server->offset, (uintmax_t)work->file->offset);
@@ -127,7 +150,7 @@ static void server_run(const struct keeper_work *work, const struct inheritance 
 	dup2(inheritance->complaint, STDERR_FILENO);
 	fcntl(inheritance->image, F_SETFD, 0);
 	fcntl(inheritance->device, F_SETFD, 0);
-	execv(work->program, (char **)words);
+	execve(work->program, (char **)words, (char **)environment);
 	dprintf(STDERR_FILENO, "%s: %s\n", work->program, strerror(errno));
 	_exit(EXIT_EXEC);
 }

@@ -135,6 +135,8 @@ class TestLifetime:
                 [files[3]] if pid == server else ["/dev/null"]
             )
             assert not [file for file in files if "hosts" in file or "pipe" in file]
+        environment = runtime.machine.root(f"tr '\\0' '\\n' </proc/{server}/environ").stdout
+        assert {line.split("_")[0] for line in environment.split()} == {"MALLOC"}
         rank.communicate(timeout=60)
 
     def test_it_may_use_all_processors(self, runtime: Runtime, squashfs: str) -> None:
