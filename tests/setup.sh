@@ -125,6 +125,7 @@ cannot_hello() { # WHY
 }
 
 group_bench() {
+	need strace has strace
 	need charliecloud test -x /usr/bin/ch-run
 	need crun has crun
 	need bubblewrap has bwrap

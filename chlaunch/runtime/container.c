@@ -13,40 +13,46 @@
 #include "execute.h"
 #include "hints.h"
 #include "image.h"
+#include "kernel.h"
 #include "namespaces.h"
 #include "overlay.h"
 #include "rendezvous.h"
 #include "seccomp.h"
 
 /*
- * An image file whose server reports the IDs in the file, to a container that calls nobody by them: it is
- * mounted in a user namespace of its own, in which the file's ID is another name for the user, and the
- * container's lies below that.
+ * An image file is mounted, detached, in a mount namespace in which its server and keeper then stay. If the
+ * server reports the IDs in the file, that is in a user namespace of its own too, in which the file's ID is
+ * another name for the user, and the container's lies below that.
  */
-static int outer_make(const struct container *container, struct image *image,
-		      const struct rendezvous *rendezvous, struct failure *failure)
+static int file_prepare(const struct container *container, struct image *image,
+			const struct rendezvous *rendezvous, bool in_namespace, struct failure *failure)
 {
-	const uint32_t owner = image->file.owner;
+	bool outer = !in_namespace && image_wants_outer(image);
+	uid_t uid = outer ? image->file.owner : container->uid;
+	gid_t gid = outer ? image->file.owner : container->gid;
 
-	if (namespace_user_make(owner, owner, failure) < 0 ||
-	    image_serve(image, container, owner, owner, rendezvous, failure) < 0 ||
-	    namespace_mount_make(failure) < 0 || image_mount_outer(image, container->image, failure) < 0 ||
-	    namespace_user_make(container->uid, container->gid, failure) < 0)
+	if ((!in_namespace && namespace_user_make(uid, gid, failure) < 0) ||
+	    namespace_mount_make(failure) < 0)
 		return -1;
-	return image_is_mounted(image)
-		       ? 0
-		       : image_serve(image, container, container->uid, container->gid, rendezvous, failure);
+	if (outer && !kernel_takes_mounts(true)) { /* a sandbox's refusal shows only where one may mount */
+		outer = false;
+		uid = container->uid;
+		gid = container->gid;
+		if (namespace_user_make(uid, gid, failure) < 0 || namespace_mount_make(failure) < 0)
+			return -1;
+	}
+	if (image_serve(image, container, uid, gid, rendezvous, failure) < 0)
+		return -1;
+	return outer ? namespace_user_make(container->uid, container->gid, failure) : 0;
 }
 
 /* User namespace, where there is none to be in yet, and image server. */
 static int image_prepare(const struct container *container, struct image *image,
 			 const struct rendezvous *rendezvous, bool in_namespace, struct failure *failure)
 {
-	if (!in_namespace && image_wants_outer(image))
-		return outer_make(container, image, rendezvous, failure);
-	if (!in_namespace && namespace_user_make(container->uid, container->gid, failure) < 0)
-		return -1;
-	return image_serve(image, container, container->uid, container->gid, rendezvous, failure);
+	if (image->kind == IMAGE_FILE)
+		return file_prepare(container, image, rendezvous, in_namespace, failure);
+	return in_namespace ? 0 : namespace_user_make(container->uid, container->gid, failure);
 }
 
 /* The first of a node's ranks, or of its container, makes what all share. */
@@ -125,6 +131,8 @@ int container_enter(const struct container *container, struct failure *failure)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "no_new_privs");
 	if (container->seccomp && seccomp_fake_root(failure) < 0)
 		return -1;
+	if (first)
+		execute_prefetch(words[0]);
 	execute(words, failure);
 	return died_check(failure);
 }

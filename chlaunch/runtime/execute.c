@@ -15,6 +15,12 @@
 
 extern char **environ;
 
+enum {
+	PREFETCH_MOST = 4 << 20,
+	PREFETCH_WINDOW = 128
+		<< 10, /* of read-ahead, and a block of SquashFS, unless somebody changed them */
+};
+
 /* A text without #! is the shell's, as execvp(3) and POSIX have it; a file with NUL bytes is not. */
 static void execute_script(const char *path, char **command)
 {
@@ -76,6 +82,21 @@ bool execute_find(const char *name, char *path, size_t size)
 		if (access(path, X_OK) == 0)
 			return true;
 	return false;
+}
+
+void execute_prefetch(const char *name)
+{
+	char path[PATH_MAX];
+
+	if (!execute_find(name, path, sizeof path))
+		return;
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat status;
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return;
+	/* The kernel takes one read-ahead window at a time. */
+	for (off_t at = 0; at < status.st_size && at < PREFETCH_MOST; at += PREFETCH_WINDOW)
+		posix_fadvise(fd, at, PREFETCH_WINDOW, POSIX_FADV_WILLNEED);
 }
 
 int execute(char **command, struct failure *failure)

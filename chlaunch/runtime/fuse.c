@@ -69,18 +69,12 @@ static int mount_old(int device, uid_t uid, gid_t gid)
 int fuse_mount_attach(int mount, int device, uid_t uid, gid_t gid, const char *shown, struct failure *failure)
 {
 	CLEANUP_FD int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int top = mount;
+	const int top = mount >= 0 ? mount : mount_old(device, uid, gid);
 
-	/* All or nothing: a device that was used for a mount that fails can't be used for another. */
-	if (mount < 0 && kernel_makes_mounts())
-		top = fuse_mount_make(device, uid, gid);
-	if (top >= 0 && kernel_tree_attach(top, root) == 0)
+	if (top >= 0 && (mount < 0 || kernel_tree_attach(mount, root) == 0))
 		return top;
+	FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", shown);
 	if (top >= 0)
 		close(top);
-	if (mount < 0 && (errno == ENOSYS || errno == EPERM))
-		top = mount_old(device, uid, gid);
-	else
-		top = -1;
-	return top >= 0 ? top : FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", shown);
+	return -1;
 }

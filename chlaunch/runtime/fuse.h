@@ -11,11 +11,11 @@
 int fuse_device_open(struct failure *failure);
 
 /* A detached, read-only mount of what the server behind device will serve; IDs as in the present user
- * namespace. -1 and errno, ENOSYS where the kernel has no such calls (before Linux 5.2). */
+ * namespace. -1 and errno. */
 int fuse_mount_make(int device, uid_t uid, gid_t gid);
 
-/* Mount it on top of the host's root directory, where it hides nothing; mount: of fuse_mount_make, or -1 to
- * make one now. Its top, or -1. */
+/* Attach it on top of the host's root directory, where it hides nothing; mount: of fuse_mount_make, or -1 to
+ * make one now with mount(2). Its top, or -1. */
 int fuse_mount_attach(int mount, int device, uid_t uid, gid_t gid, const char *shown,
 		      struct failure *failure);
 

@@ -34,51 +34,36 @@ static int file_open(struct image *image, const struct container *container, str
 
 bool image_wants_outer(const struct image *image)
 {
-	/* A mount can be taken along into another namespace since Linux 5.2. */
-	return image->kind == IMAGE_FILE && !image->sets_owner && kernel_takes_mounts();
+	return !image->sets_owner && kernel_takes_mounts(false);
 }
 
 int image_serve(struct image *image, const struct container *container, uid_t uid, gid_t gid,
 		const struct rendezvous *rendezvous, struct failure *failure)
 {
-	if (image->kind != IMAGE_FILE)
-		return 0;
-	image->device = fuse_device_open(failure);
+	const struct keeper_work work = {.program = image->program,
+					 .file = &image->file,
+					 .single = container->fuse_single,
+					 .image = image->fd,
+					 .device = fuse_device_open(failure),
+					 .set_owner = image->sets_owner,
+					 .uid = uid,
+					 .gid = gid,
+					 .rendezvous = rendezvous,
+					 .shown = container->image};
+
+	image->device = work.device;
 	if (image->device < 0)
 		return -1;
-	return keeper_start(&image->keeper,
-			    &(struct keeper_work){.program = image->program,
-						  .file = &image->file,
-						  .single = container->fuse_single,
-						  .image = image->fd,
-						  .device = image->device,
-						  .set_owner = image->sets_owner,
-						  .uid = uid,
-						  .gid = gid,
-						  .rendezvous = rendezvous,
-						  .shown = container->image},
-			    failure);
-}
-
-int image_mount_outer(struct image *image, const char *shown, struct failure *failure)
-{
-	if (kernel_makes_mounts())
-		image->mount = fuse_mount_make(image->device, image->file.owner, image->file.owner);
+	if (kernel_takes_mounts(true)) {
+		image->mount = fuse_mount_make(image->device, uid, gid);
+		if (image->mount < 0)
+			return FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", container->image);
+	}
+	if (keeper_start(&image->keeper, &work, failure) < 0)
+		return -1;
 	if (image->mount >= 0)
-		return 0;
-	if (errno != ENOSYS && errno != EPERM)
-		return FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", shown);
-	close(image->keeper.go);
-	close(image->keeper.complaint);
-	close(image->device);
-	image->keeper = (struct keeper){-1, -1};
-	image->device = -1;
+		keeper_go(&image->keeper);
 	return 0;
-}
-
-bool image_is_mounted(const struct image *image)
-{
-	return image->mount >= 0;
 }
 
 static bool is_host_root(const struct stat *status)
@@ -160,6 +145,7 @@ static int layers_attach(struct image *image, const struct container *container,
 /* Mount, tell the server to begin, and wait for its first answer. */
 static int file_attach(struct image *image, const struct container *container, struct failure *failure)
 {
+	const bool started = image->mount >= 0;
 	const int top = fuse_mount_attach(image->mount, image->device, container->uid, container->gid,
 					  container->image, failure);
 	char complaint[512];
@@ -168,7 +154,8 @@ static int file_attach(struct image *image, const struct container *container, s
 	image->mount = -1;
 	if (top < 0)
 		return -1;
-	keeper_go(&image->keeper);
+	if (!started)
+		keeper_go(&image->keeper);
 	/* While we hold the device open, nobody would notice that the server is dead. */
 	close(image->device);
 	image->device = -1;

@@ -36,21 +36,14 @@ struct image {
 /* Find the image and what it is. */
 int image_open(struct image *image, const struct container *container, struct failure *failure);
 
-/* Does the image want to be mounted in a user namespace above the container's? Its server reports the IDs
- * that are in the file, and there the one that matters can be called the user's. */
+/* Does the image file want to be mounted in a user namespace above the container's? Its server reports the
+ * IDs that are in the file, and there the one that matters can be called the user's. */
 bool image_wants_outer(const struct image *image);
 
-/* Start the server of an image file, to be mounted by uid and gid of the present user namespace. Before any
- * mount namespace is made: server and keeper stay in the host's. rendezvous: NULL where nobody joins. */
+/* Start the server of an image file, to be mounted by uid and gid of the present user namespace, in a mount
+ * namespace where server and keeper may stay. rendezvous: NULL where nobody joins. */
 int image_serve(struct image *image, const struct container *container, uid_t uid, gid_t gid,
 		const struct rendezvous *rendezvous, struct failure *failure);
-
-/* In a mount namespace of the outer user namespace: make the mount that image_attach will use. Where calls
- * for that are refused, which cannot be known before, the server ends, and the image wants to be served anew.
- */
-int image_mount_outer(struct image *image, const char *shown, struct failure *failure);
-
-bool image_is_mounted(const struct image *image);
 
 /* In the container's mount namespace: mount the image; its top becomes the assembly's root. */
 int image_attach(struct image *image, const struct container *container, struct assembly *assembly,

@@ -85,12 +85,8 @@ static int descriptors_arrange(struct inheritance *inheritance)
 			return -1;
 	}
 	descriptors_close_from(FIRST_OWN + INHERITED);
-	for (int fd = 0; fd < FIRST_OWN; fd++) {
-		close(fd);
-		if (open("/dev/null", O_RDWR) != fd)
-			return -1;
-	}
-	return 0;
+	close(0);
+	return open("/dev/null", O_RDWR) == 0 && dup2(0, 1) == 1 && dup2(0, 2) == 2 ? 0 : -1;
 }
 
 /* The first rank may be bound to one core; the server works for all. The kernel leaves out what is forbidden.
@@ -107,17 +103,38 @@ static void affinity_reset(void)
 	CPU_FREE(all);
 }
 
-static void signals_reset(void)
+/* Terminal and scheduler signals are for the ranks: the server leaves when they have. */
+static void signals_set(void)
 {
+	static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
 	sigset_t none;
 
-	for (int number = 1; number < NSIG; number++)
-		signal(number, SIG_DFL);
+	for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+		signal(ignored[i], SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* else the server could not be waited for */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* Terminal and scheduler signals are for the ranks: the server leaves when they have. */
-	for (size_t i = 0; i < 5; i++)
-		signal((const int[]){SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE}[i], SIG_IGN);
+}
+
+/*
+ * Nothing that is meant for the ranks, LD_PRELOAD above all. A buffer is allocated for every block that is
+ * decompressed: glibc is told to keep the memory (mallopt(3)), or each would be mapped and cleared anew.
+ */
+static void environment_make(const char **variables)
+{
+	static const char *const memory[] = {"MALLOC_MMAP_THRESHOLD_=33554432",
+					     "MALLOC_TRIM_THRESHOLD_=33554432", "MALLOC_TOP_PAD_=1048576"};
+	static char library_path[PATH_MAX + 16];
+	const char *given = getenv("LD_LIBRARY_PATH"); /* of a squashfuse from a module */
+	size_t count = 0;
+
+	for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+		variables[count++] = memory[i];
+	if (given != NULL && strlen(given) < PATH_MAX) {
+		snprintf(library_path, sizeof library_path, "LD_LIBRARY_PATH=%s", given);
+		variables[count++] = library_path;
+	}
+	variables[count] = NULL;
 }
 
 /* The server's words: "-f -o OPTIONS /dev/fd/IMAGE /dev/fd/DEVICE". */
@@ -126,8 +143,10 @@ static void server_run(const struct keeper_work *work, const struct inheritance 
 	const struct image_server *server = work->file->server;
 	char image[32], device[32], offset[48], options[128];
 	const char *words[9] = {server->program, "-f"};
+	const char *environment[6];
 	size_t count = 2;
 
+	environment_make(environment);
 	snprintf(image, sizeof image, "/dev/fd/%d", inheritance->image);
 	snprintf(device, sizeof device, "/dev/fd/%d", inheritance->device);
 	snprintf(offset, sizeof offset, server->offset, (uintmax_t)work->file->offset);
@@ -147,7 +166,7 @@ static void server_run(const struct keeper_work *work, const struct inheritance 
 	dup2(inheritance->complaint, STDERR_FILENO);
 	fcntl(inheritance->image, F_SETFD, 0);
 	fcntl(inheritance->device, F_SETFD, 0);
-	execv(work->program, (char **)words);
+	execve(work->program, (char **)words, (char **)environment);
 	dprintf(STDERR_FILENO, "%s: %s\n", work->program, strerror(errno));
 	_exit(EXIT_EXEC);
 }
@@ -172,12 +191,12 @@ static void keeper_run(const struct keeper_work *work, struct inheritance inheri
 	prctl(PR_SET_NAME, "ch-run-keeper");
 	if (descriptors_arrange(&inheritance) < 0 || chdir("/") < 0)
 		return;
-	signals_reset();
+	signals_set();
 	affinity_reset();
 	members.directory = inheritance.directory;
 	if (read(inheritance.go, &byte, 1) != 1) /* the rank failed, or died */
 		return;
-	server = fork();
+	server = vfork(); /* server_run makes nothing of ours other than it is */
 	if (server == 0)
 		server_run(work, &inheritance);
 	/* The kernel sees that the server is gone only if nobody else has the device open. */

@@ -69,10 +69,20 @@ static inline int kernel_tree_read_only(int tree, unsigned flags)
 			    sizeof attributes);
 }
 
-/* Has the kernel detached mounts at all? A call of their family that is there finds this one's words wrong.
+/*
+ * Can a mount be made here and attached elsewhere? Asked with words that are wrong: whoever is there says so,
+ * in whichever way. A process that may not mount is told EPERM before its words are looked at; to one that
+ * may only an outer sandbox says that. Most sandboxes that forbid one of these calls forbid fsconfig(2) too,
+ * which looks at its words first.
  */
-static inline bool kernel_takes_mounts(void)
+static inline bool kernel_takes_mounts(bool may_mount)
 {
+	static const int calls[] = {KERNEL_FSOPEN, KERNEL_FSMOUNT, KERNEL_MOVE_MOUNT};
+
+	for (unsigned i = 0; i < sizeof calls / sizeof *calls; i++)
+		if (syscall(calls[i], -1, NULL, -1, NULL, 0) < 0 &&
+		    (errno == ENOSYS || (may_mount && errno == EPERM)))
+			return false;
 	return syscall(KERNEL_FSCONFIG, -1, 0, NULL, NULL, 0) < 0 && errno == EINVAL;
 }
 
@@ -91,14 +101,6 @@ static inline int kernel_file_system(const char *type)
 static inline int kernel_file_system_mount(int fd, unsigned attributes)
 {
 	return (int)syscall(KERNEL_FSMOUNT, fd, KERNEL_CLOEXEC, attributes);
-}
-
-/* For a process that may mount: are the calls there with which it makes and attaches a mount? Else errno is
- * theirs. */
-static inline bool kernel_makes_mounts(void)
-{
-	return kernel_file_system_mount(-1, 0) < 0 && errno == EBADF && kernel_tree_attach(-1, -1) < 0 &&
-	       errno == EBADF;
 }
 
 /* O_PATH descriptor of path as it is seen by a process whose root directory is root. */

@@ -9,109 +9,22 @@ import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tests/cluster"))  # tests are not a package
+from rows_files import bench_file, bench_file_crowd, bench_growth, bench_memory, bench_python
+from stopwatch import CHECKOUT, OURS, PEER, TOOLS, TRUE, Bench, Row, alternate, compare
 
-from cluster import Cluster  # noqa: E402
-from images import cache_directory, image  # noqa: E402
+from cluster import Cluster  # isort: skip  stopwatch says where it is
+from images import cache_directory, image  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Command = Sequence[str]
+    from stopwatch import Command
 
-TOOLS = Path("/tmp/bench")
-OURS = str(CHECKOUT / ".venv/bin/ch-run")
-PEER = "/usr/bin/ch-run"  # Debian's Charliecloud
-TRUE = "/bin/true"  # the image's is static
 ENTRY_RUNS, CROWD_RUNS, SRUN_RUNS, PYTHON_RUNS = 60, 15, 7, 15
 CROWD = 128
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison: medians of milliseconds above the bare command, and their ratio."""
-
-    name: str
-    ours: float
-    peer: float
-    ratio: float
-    unit: str
-    n: int
-    goal: float | None
-    low: float  # the ratios of single rounds: 10th and 90th percentile
-    high: float
-
-
-class Bench:
-    """A node, an image, and a stop-watch that starts commands there as alice."""
-
-    def __init__(self, cluster: Cluster, directory: str) -> None:
-        """Build the stop-watch on the node, and an OCI bundle for crun."""
-        self.cluster = cluster
-        self.image = directory
-        self.node = "n1"
-        cluster.root(self.node, ["mkdir", "-p", str(TOOLS)])
-        source = CHECKOUT / "tests/bench/storm.c"
-        compile_ = ["gcc", "-O2", "-static", "-D_GNU_SOURCE", "-o", f"{TOOLS}/storm", str(source)]
-        cluster.root(self.node, compile_)
-
-    def milliseconds(self, count: int, command: Command) -> float:
-        """Return how long `count` copies of the command take that start at once."""
-        words = [f"{TOOLS}/storm", str(count), *command]
-        result = self.cluster.run(words, node=self.node, timeout=300, check=True)
-        return int(result.stdout) / 1e6
-
-    def rounds(self, count: int, runs: int, commands: Mapping[str, Command]) -> dict[str, list[float]]:
-        """Return the times of each command, measured in turns so that a noisy moment meets all alike."""
-        measures = {name: partial(self.milliseconds, count, command) for name, command in commands.items()}
-        return alternate(runs, measures)
-
-
-def alternate(runs: int, measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Call each measure `runs` times, in turns, after one turn that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in measures}
-    for turn in range(runs + 1):
-        for name, measure in measures.items():
-            value = measure()
-            if turn > 0:
-                times[name].append(value)
-    return times
-
-
-def compare(
-    name: str,
-    times: Mapping[str, Sequence[float]],
-    pair: tuple[str, str],
-    base: str,
-    goal: float | None = None,
-) -> Row:
-    """Return the row for our time above the bare command's, over the peer's above its."""
-    ours, peer = (statistics.median(times[key]) - statistics.median(times[base]) for key in pair)
-    singles = [
-        (mine - bare) / (theirs - bare)
-        for mine, theirs, bare in zip(times[pair[0]], times[pair[1]], times[base], strict=True)
-        if theirs > bare
-    ]
-    deciles = statistics.quantiles(singles, n=10)
-    ratio = ours / peer if peer > 0 else float("nan")
-    count = len(times[base])
-    return Row(
-        name,
-        round(ours, 3),
-        round(peer, 3),
-        round(ratio, 3),
-        "ms",
-        count,
-        goal,
-        round(deciles[0], 3),
-        round(deciles[-1], 3),
-    )
 
 
 def crun_bundle(bench: Bench) -> Command:
@@ -146,6 +59,7 @@ def bench_entry(bench: Bench) -> list[Row]:
         "bare": [bare],
         "ours": [OURS, bench.image, "--", TRUE],
         "joining": [OURS, "--join-tag=bench", bench.image, "--", TRUE],
+        "only exec": [f"{TOOLS}/only-exec", bare],
         "Charliecloud": [PEER, bench.image, "--", TRUE],
         "bwrap": [
             "/usr/bin/bwrap",
@@ -170,8 +84,32 @@ def bench_entry(bench: Bench) -> list[Row]:
     return [
         compare("entry: ch-run DIR -- true / Charliecloud", times, ("ours", "Charliecloud"), "bare", 0.5),
         compare("entry: joining rank / Charliecloud", times, ("joining", "Charliecloud"), "bare", 0.3),
+        *joining_rows(bench, times),
         compare("entry: ch-run DIR -- true / bwrap", times, ("ours", "bwrap"), "bare"),
         compare("entry: ch-run DIR -- true / crun", times, ("ours", "crun"), "bare"),
+    ]
+
+
+def joining_rows(bench: Bench, times: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Return what joining costs a rank beyond a static program that only execs, and its system calls."""
+    own = statistics.median(times["joining"]) - statistics.median(times["only exec"])
+    words = [OURS, "--join-tag=bench", bench.image, "--", TRUE]
+    trace = bench.cluster.run(["strace", *words], node=bench.node, check=True).stderr
+    calls = trace.split("\n")
+    before = next(number for number, line in enumerate(calls[1:]) if line.startswith("execve("))
+    return [
+        Row(
+            "entry: joining rank, ms more than a static exec",
+            round(own, 3),
+            0.3,
+            round(own, 3),
+            "ms",
+            len(times["bare"]),
+            0.3,
+            0,
+            0,
+        ),
+        Row("entry: joining rank, system calls", before, 0, before, "calls", 1, None, 0, 0),
     ]
 
 
@@ -254,13 +192,13 @@ def bench_plan(bench: Bench) -> list[Row]:
 
 def show(rows: Sequence[Row]) -> None:
     """Print the table."""
-    sys.stdout.write(f"{'':56} {'ours':>9} {'peer':>9} {'ratio':>7}  {'p10-p90':13} goal   n\n")
+    sys.stdout.write(f"{'':58} {'ours':>8} {'peer':>8} {'':5} {'ratio':>7}  {'p10-p90':11} goal   n\n")
     for row in rows:
         goal = "      " if row.goal is None else f"<={row.goal:<4}"
         late = " MISSED" if row.goal is not None and not row.ratio <= row.goal else ""
         spread = f"{row.low:.2f}-{row.high:.2f}"
         sys.stdout.write(
-            f"{row.name:56} {row.ours:6.2f} ms {row.peer:6.2f} ms {row.ratio:7.2f}  {spread:13} {goal} {row.n:3}{late}\n"
+            f"{row.name:58} {row.ours:8.2f} {row.peer:8.2f} {row.unit:5} {row.ratio:7.2f}  {spread:11} {goal} {row.n:3}{late}\n"
         )
 
 
@@ -269,6 +207,8 @@ def main() -> int:
     with Cluster(1, reveal=[cache_directory()]) as cluster:
         bench = Bench(cluster, str(image("tiny")))
         rows = [*bench_entry(bench), *bench_crowd(bench), *bench_srun(bench), *bench_plan(bench)]
+        rows += [*bench_file(bench), *bench_file_crowd(bench), *bench_growth(bench), *bench_memory(bench)]
+        rows += bench_python(bench, str(image("ompi4")))
     show(rows)
     output = CHECKOUT / "build/bench.json"
     output.parent.mkdir(exist_ok=True)

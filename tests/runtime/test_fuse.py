@@ -135,6 +135,8 @@ class TestLifetime:
                 [files[3]] if pid == server else ["/dev/null"]
             )
             assert not [file for file in files if "hosts" in file or "pipe" in file]
+        environment = runtime.machine.root(f"tr '\\0' '\\n' </proc/{server}/environ").stdout
+        assert {line.split("_")[0] for line in environment.split()} == {"MALLOC"}
         rank.communicate(timeout=60)
 
     def test_it_may_use_all_processors(self, runtime: Runtime, squashfs: str) -> None:
@@ -156,6 +158,12 @@ class TestLifetime:
             runtime.machine.run(f"kill -{number.value} {pid}", check=True)
         output, errors = rank.communicate(timeout=60)
         assert (int(output) > 100, errors) == (True, "")
+
+    def test_generations_do_not_end_each_other(self, runtime: Runtime, squashfs: str) -> None:
+        """Ranks that come when the last has just gone make a new container under the same name."""
+        for _ in range(5):
+            result = runtime.shell(f"$TOOLS/storm 64 $CH_RUN --join {squashfs} -- /bin/true")
+            assert (result.returncode, result.stderr) == (0, "")
 
     def test_killed_ranks_leave_nothing(self, runtime: Runtime, squashfs: str) -> None:
         mounts = runtime.machine.run("cat /proc/self/mounts").stdout

@@ -211,11 +211,13 @@ class TestStorage:
             f"$CH_RUN {self.NAME} -- cat /etc/layer1", env={"CH_IMAGE_STORAGE": "/home/alice/store"}
         )
         assert by_variable.stdout == "cccc\n"
-        runtime.machine.run("ln -s ~/store /var/tmp/alice.ch", check=True)
+        user = f"alice{os.getpid()}"  # /var/tmp is the host's, where other tests and alices may be
+        runtime.machine.run(f"ln -s ~/store /var/tmp/{user}.ch", check=True)
         try:
-            assert runtime(self.NAME, "--", "cat", "/etc/layer1").stdout == "cccc\n"
+            result = runtime(self.NAME, "--", "cat", "/etc/layer1", env={"USER": user})
+            assert result.stdout == "cccc\n"
         finally:
-            runtime.machine.run("rm /var/tmp/alice.ch", check=True)
+            runtime.machine.run(f"rm /var/tmp/{user}.ch", check=True)
 
     @pytest.mark.usefixtures("storage")
     def test_name_before_path(self, runtime: Runtime) -> None:
