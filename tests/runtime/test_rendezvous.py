@@ -130,7 +130,7 @@ def test_killed_at_the_lock_while_others_wait(runtime: Runtime) -> None:
         stopped = runtime.machine.popen(
             ["bash", "-c", step(tag, call, "STOP")], env={"CH_RUN": runtime.ch_run, "IMAGE": runtime.image}
         )
-        wait_until("pgrep --runstates=tT -x ch-run", runtime)
+        wait_until('grep -q "FLOCK .* $(pgrep -x ch-run || echo none) " /proc/locks', runtime)
         pid = runtime.machine.root("pgrep -x ch-run").stdout.strip()
         waiting = runtime.machine.popen(
             [
