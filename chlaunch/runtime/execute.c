@@ -60,7 +60,9 @@ static bool place_next(const char **search, const char *name, char *path, size_t
 
 	if (*search == NULL || **search == '\0')
 		return false;
-	snprintf(path, size, "%.*s/%s", length == 0 ? 1 : (int)length, length == 0 ? "." : *search, name);
+	if ((size_t)snprintf(path, size, "%.*s/%s", length == 0 ? 1 : (int)length,
+			     length == 0 ? "." : *search, name) >= size)
+		path[0] = '\0'; /* no file has such a path; its beginning may be another's */
 	*search += length + ((*search)[length] == ':');
 	return true;
 }

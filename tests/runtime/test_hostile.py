@@ -88,3 +88,13 @@ def test_mount_points_with_many_spaces(runtime: Runtime, length: int) -> None:
     words = ("--write-fake-scope=rank", "-b", f"/home/alice/data:{point}", runtime.image, "--")
     result = runtime(*words, "cat", f"{point}/file")
     assert (result.stdout, result.stderr) == ("content\n", "")
+
+
+def test_path_that_is_too_long(runtime: Runtime) -> None:
+    """The beginning of a path is another file's."""
+    place = "/tmp/d" + "/." * 2043
+    runtime.machine.run("mkdir -p /tmp/d; printf '#!/bin/sh\\necho wrong\\n' >/tmp/d/co; chmod +x /tmp/d/co")
+    result = runtime(f"--set-env=PATH={place}", runtime.image, "--", "command")
+    assert len(f"{place}/co") == 4095
+    assert (result.returncode, result.stdout) == (49, "")
+    assert "can't exec: command not found in the image: command: No such file" in result.stderr
