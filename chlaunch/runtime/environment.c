@@ -112,7 +112,7 @@ static char *file_read(const char *path, size_t *size, struct failure *failure)
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	CLEANUP_FREE char *text = malloc(FILE_MOST + 1);
 	struct stat status;
-	ssize_t length = 0, part;
+	ssize_t length = 0, part = 0;
 	char *result;
 
 	if (fd < 0 || text == NULL || fstat(fd, &status) < 0) {
@@ -121,6 +121,10 @@ static char *file_read(const char *path, size_t *size, struct failure *failure)
 	}
 	while (length < FILE_MOST && (part = read(fd, text + length, (size_t)(FILE_MOST - length))) > 0)
 		length += part;
+	if (part < 0 && S_ISREG(status.st_mode)) {
+		FAIL(failure, FAILURE_ENVIRONMENT_FILE, errno, "%s", path);
+		return NULL;
+	}
 	if (!S_ISREG(status.st_mode) || status.st_size > FILE_MOST) {
 		FAIL(failure, FAILURE_ENVIRONMENT_FILE, 0, "%s: not a file of at most 1 MiB", path);
 		return NULL;
