@@ -114,10 +114,10 @@ int image_open(struct image *image, const struct container *container, struct fa
 static int directory_attach(const char *path, struct failure *failure)
 {
 	CLEANUP_FD int point = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const int top = kernel_tree_clone(point, ".");
 
 	if (point < 0)
 		return FAIL(failure, FAILURE_IMAGE_UNREADABLE, errno, "%s", path);
+	const int top = kernel_tree_clone(point, ".");
 	if (top >= 0 && kernel_tree_attach(top, point) == 0)
 		return top;
 	if (top >= 0)
