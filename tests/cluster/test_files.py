@@ -111,7 +111,9 @@ def test_mpi_from_a_file(cluster: Cluster, ch_launch: Path, squashfs_mpi: str) -
 CANCEL = "scancel $(squeue --noheader --format=%i)"
 ENDINGS: dict[str, Callable[[Cluster, str], object]] = {
     "scancel": lambda cluster, _: cluster.run(CANCEL, check=True),
-    "kill -9 of the ranks": lambda cluster, node: cluster.run("pkill -9 -f '^sleep 100$'", node=node, check=True),
+    "kill -9 of the ranks": lambda cluster, node: cluster.run(
+        "pkill -9 -f '^sleep 100$'", node=node, check=True
+    ),
     "kill -9 of the step": lambda cluster, node: cluster.root(node, "pkill -9 -f '^slurmstepd: '"),
 }
 
