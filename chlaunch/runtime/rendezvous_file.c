@@ -40,10 +40,16 @@ int place_open(int number, int make, struct failure *failure)
 {
 	char path[64];
 	struct stat status;
-	int fd;
+	int fd, made = 0;
 
 	place_path(number, path, sizeof path);
-	if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
+	if (make) {
+		const mode_t mask = umask(077); /* one that closes it to us would close it to all that come */
+
+		made = mkdir(path, 0700);
+		umask(mask);
+	}
+	if (made < 0 && errno != EEXIST)
 		return FAIL(failure, FAILURE_JOIN_PLACE, errno, "%s", path);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &status) < 0) {
@@ -152,8 +158,10 @@ static int lock_wait(int fd, const char *name, struct failure *failure)
 static int file_open(int directory, const char *name, int flags, struct failure *failure)
 {
 	struct stat status;
+	const mode_t mask = umask(077);
 	const int fd = openat(directory, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | flags, 0600);
 
+	umask(mask);
 	if (fd < 0)
 		return FAIL(failure, FAILURE_JOIN_FILE, errno, "%s", name);
 	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == geteuid())

@@ -98,3 +98,13 @@ def test_path_that_is_too_long(runtime: Runtime) -> None:
     assert len(f"{place}/co") == 4095
     assert (result.returncode, result.stdout) == (49, "")
     assert "can't exec: command not found in the image: command: No such file" in result.stderr
+
+
+def test_umask_that_closes_all(runtime: Runtime) -> None:
+    """Where ranks meet is open to their user all the same, now and later."""
+    runtime.machine.root("rm -rf /dev/shm/chlaunch-* /tmp/chlaunch-* /run/user/*/chlaunch")
+    result = runtime.shell(
+        "for mask in 0777 0022; do (umask $mask; $CH_RUN --join-tag=umask $IMAGE -- sh -c umask); done; "
+        "stat -c %a /dev/shm/chlaunch-*"
+    )
+    assert (result.stdout.split(), result.stderr) == (["0777", "0022", "700"], "")
