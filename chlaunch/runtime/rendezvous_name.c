@@ -94,6 +94,9 @@ uint64_t rendezvous_container(const struct container *container)
 	if (container->image[0] != '/' && getcwd(here, sizeof here) == NULL)
 		here[0] = '\0';
 	hash = hash_word(hash_word(hash, here), container->image);
+	snprintf(buffer, sizeof buffer, "%zu",
+		 container->bind_count); /* so that no bind looks like what follows */
+	hash = hash_word(hash, buffer);
 	for (size_t i = 0; i < container->bind_count; i++) {
 		hash = hash_word(hash, bind_source(&container->binds[i], buffer, sizeof buffer));
 		hash = hash_word(hash, container->binds[i].target);
@@ -108,5 +111,6 @@ uint64_t rendezvous_container(const struct container *container)
 	return hash_word(hash, (const char[]){container->write ? 'w' : 'r', container->home ? 'h' : '-',
 					      container->keep_passwd ? 'k' : '-',
 					      container->write_fake_rank ? 'a' : '-',
+					      container->write_fake != NULL ? 'f' : '-',
 					      container->private_tmp ? 't' : '-', '\0'});
 }

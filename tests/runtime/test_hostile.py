@@ -108,3 +108,16 @@ def test_umask_that_closes_all(runtime: Runtime) -> None:
         "stat -c %a /dev/shm/chlaunch-*"
     )
     assert (result.stdout.split(), result.stderr) == (["0777", "0022", "700"], "")
+
+
+def test_options_that_look_like_others(runtime: Runtime) -> None:
+    """A bind's three words (source, target, how) are no three directories of libraries: other containers."""
+    runtime.machine.run("mkdir -p ~/data", check=True)
+    space = "readlink /proc/self/ns/mnt"
+    result = runtime.shell(
+        f"$CH_RUN --join-tag=words -b data:/mnt $IMAGE -- sh -c '{space}; touch /tmp/up; sleep 1' & "
+        "until [ -e /tmp/up ]; do sleep 0.01; done; rm /tmp/up; "
+        f"$CH_RUN --join-tag=words --ld-cache=data --ld-cache=/mnt --ld-cache= $IMAGE -- {space}; wait"
+    )
+    assert result.stdout.count("mnt:") == 1
+    assert "CH-0040" in result.stderr  # the image has no ldconfig, so this is not the container that is there
