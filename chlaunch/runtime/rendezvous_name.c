@@ -85,13 +85,30 @@ static uint64_t hash_word(uint64_t hash, const char *word)
 	return hash;
 }
 
+/* Does a word mean one thing here and another in another directory? An optional bind that is empty is left
+ * out. */
+static bool has_relative(const struct container *container)
+{
+	const char *storage = container->storage == NULL ? getenv("CH_IMAGE_STORAGE") : container->storage;
+	char buffer[PATH_MAX];
+	bool found = container->image[0] != '/' ||
+		     (storage != NULL && storage[0] != '\0' && storage[0] != '/') || tmp_source()[0] != '/';
+
+	for (size_t i = 0; i < container->bind_count && !found; i++) {
+		const char *source = bind_source(&container->binds[i], buffer, sizeof buffer);
+
+		found = source[0] != '/' && source[0] != '\0';
+	}
+	return found;
+}
+
 /* What makes the mount namespace. Words only: the image itself may be on a busy shared file system. */
 uint64_t rendezvous_container(const struct container *container)
 {
 	char here[PATH_MAX] = "", buffer[PATH_MAX];
 	uint64_t hash = 0xcbf29ce484222325;
 
-	if (container->image[0] != '/' && getcwd(here, sizeof here) == NULL)
+	if (has_relative(container) && getcwd(here, sizeof here) == NULL)
 		here[0] = '\0';
 	hash = hash_word(hash_word(hash, here), container->image);
 	snprintf(buffer, sizeof buffer, "%zu",

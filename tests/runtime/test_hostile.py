@@ -121,3 +121,13 @@ def test_options_that_look_like_others(runtime: Runtime) -> None:
     )
     assert result.stdout.count("mnt:") == 1
     assert "CH-0040" in result.stderr  # the image has no ldconfig, so this is not the container that is there
+
+
+def test_relative_binds_of_other_directories(runtime: Runtime) -> None:
+    """The same words, of ranks that were started in different directories, are other files."""
+    result = runtime.shell(
+        "for i in 1 2; do mkdir -p ~/d$i/data; echo $i >~/d$i/data/file; done; "
+        "for i in 1 2; do (cd ~/d$i; $CH_RUN --join-tag=where -b data:/mnt $IMAGE -- "
+        "sh -c 'cat /mnt/file; sleep 0.5') & done; wait"
+    )
+    assert (sorted(result.stdout.split()), result.stderr) == (["1", "2"], "")
