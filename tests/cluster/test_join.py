@@ -140,6 +140,6 @@ def test_two_images_in_one_step(meeting: Meeting, image_tiny: Path, image_ompi4:
 def test_hint_of_singletons(cluster: Cluster, ch_run: Path, image_tiny: Path) -> None:
     command = ["srun", "--mpi=none", "-n3", ch_run, image_tiny, "--", "true"]
     job = cluster.run(command, check=True)
-    assert job.stderr.count("hint: 3 tasks, but srun gives no PMI") == 1
+    assert job.stderr.count("hint: several tasks, but srun gives no PMI: 3: ") == 1
     assert cluster.run(command, check=True, env={"CHLAUNCH_NO_HINTS": "1"}).stderr == ""
     assert cluster.run([*command[:1], "--mpi=pmix", *command[2:]], check=True).stderr == ""
