@@ -21,15 +21,15 @@
 
 /*
  * An image file is mounted, detached, in a mount namespace in which its server and keeper then stay. If the
- * server reports the IDs in the file, that is in a user namespace of its own too, in which the file's ID is
- * another name for the user, and the container's lies below that.
+ * server can't say that all files are the container's user's, that is in a user namespace of its own too, in
+ * which the ID it reports is another name for the user, and the container's lies below that.
  */
 static int file_prepare(const struct container *container, struct image *image,
 			const struct rendezvous *rendezvous, bool in_namespace, struct failure *failure)
 {
-	bool outer = !in_namespace && image_wants_outer(image);
-	uid_t uid = outer ? image->file.owner : container->uid;
-	gid_t gid = outer ? image->file.owner : container->gid;
+	bool outer = !in_namespace && image_wants_outer(image, container);
+	uid_t uid = outer ? image_owner(image) : container->uid;
+	gid_t gid = outer ? image_owner(image) : container->gid;
 
 	if ((!in_namespace && namespace_user_make(uid, gid, failure) < 0) ||
 	    namespace_mount_make(failure) < 0)

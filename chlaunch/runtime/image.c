@@ -32,9 +32,17 @@ static int file_open(struct image *image, const struct container *container, str
 	return 0;
 }
 
-bool image_wants_outer(const struct image *image)
+bool image_wants_outer(const struct image *image, const struct container *container)
 {
-	return !image->sets_owner && kernel_takes_mounts(false);
+	/* squashfuse takes uid=0 for no uid at all (0.5.2) */
+	const bool can_tell = image->sets_owner && container->uid != 0 && container->gid != 0;
+
+	return !can_tell && kernel_takes_mounts(false);
+}
+
+uint32_t image_owner(const struct image *image)
+{
+	return image->sets_owner ? 1 : image->file.owner; /* 1: any but 0 */
 }
 
 int image_serve(struct image *image, const struct container *container, uid_t uid, gid_t gid,

@@ -36,9 +36,12 @@ struct image {
 /* Find the image and what it is. */
 int image_open(struct image *image, const struct container *container, struct failure *failure);
 
-/* Does the image file want to be mounted in a user namespace above the container's? Its server reports the
- * IDs that are in the file, and there the one that matters can be called the user's. */
-bool image_wants_outer(const struct image *image);
+/* Does the image file want to be mounted in a user namespace above the container's? Where its server reports
+ * the IDs that are in the file, or can't be told the container's. */
+bool image_wants_outer(const struct image *image, const struct container *container);
+
+/* What the user is called there, so that all files are the user's. */
+uint32_t image_owner(const struct image *image);
 
 /* Start the server of an image file, to be mounted by uid and gid of the present user namespace, in a mount
  * namespace where server and keeper may stay. rendezvous: NULL where nobody joins. */
