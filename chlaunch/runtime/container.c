@@ -57,7 +57,7 @@ static int image_prepare(const struct container *container, struct image *image,
 
 /* The first of a node's ranks, or of its container, makes what all share. */
 static int namespaces_make(const struct container *container, const struct rendezvous *rendezvous,
-			   enum meeting meeting, struct failure *failure)
+			   enum meeting meeting, bool *served, struct failure *failure)
 {
 	struct image image;
 	int result = -1;
@@ -66,11 +66,14 @@ static int namespaces_make(const struct container *container, const struct rende
 	    image_prepare(container, &image, rendezvous, meeting != MEETING_NOBODY, failure) == 0 &&
 	    namespace_mount_make(failure) == 0)
 		result = assemble(container, &image, failure);
+	*served = image.kind == IMAGE_FILE;
 	image_close(&image);
 	return result;
 }
 
-static int namespaces_enter(const struct container *container, bool *first, struct failure *failure)
+/* first: this rank made the container; served: by starting a server for its image. */
+static int namespaces_enter(const struct container *container, bool *first, bool *served,
+			    struct failure *failure)
 {
 	struct rendezvous rendezvous;
 	enum meeting meeting = MEETING_NOBODY;
@@ -80,7 +83,8 @@ static int namespaces_enter(const struct container *container, bool *first, stru
 	if (container->join && rendezvous_enter(&rendezvous, container, &meeting, failure) < 0)
 		return -1;
 	*first = meeting != MEETING_CONTAINER;
-	if (*first && namespaces_make(container, container->join ? &rendezvous : NULL, meeting, failure) < 0)
+	if (*first &&
+	    namespaces_make(container, container->join ? &rendezvous : NULL, meeting, served, failure) < 0)
 		return -1;
 	if (container->write_fake_rank && overlay_private(container, *first, failure) < 0)
 		return -1;
@@ -112,13 +116,13 @@ static int died_check(struct failure *failure)
 int container_enter(const struct container *container, struct failure *failure)
 {
 	struct environment_text *texts = calloc(container->variable_count + 1, sizeof *texts);
-	bool first = false;
+	bool first = false, served = false;
 	char **words;
 
 	if (texts == NULL)
 		return FAIL(failure, FAILURE_MEMORY, errno, "environment");
 	if (environment_read(container, texts, failure) < 0 ||
-	    namespaces_enter(container, &first, failure) < 0 ||
+	    namespaces_enter(container, &first, &served, failure) < 0 ||
 	    environment_apply(container, texts, failure) < 0 ||
 	    directory_enter(container, first, failure) < 0)
 		return died_check(failure);
@@ -131,7 +135,7 @@ int container_enter(const struct container *container, struct failure *failure)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "no_new_privs");
 	if (container->seccomp && seccomp_fake_root(failure) < 0)
 		return -1;
-	if (first)
+	if (served)
 		execute_prefetch(words[0]);
 	execute(words, failure);
 	return died_check(failure);

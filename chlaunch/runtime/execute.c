@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -86,19 +87,29 @@ bool execute_find(const char *name, char *path, size_t size)
 	return false;
 }
 
+/*
+ * A file that is closed after its pages were asked for is waited for: FUSE flushes it behind them. A mapping
+ * keeps it open until exec, and the command can begin with the first pages. The kernel takes one read-ahead
+ * window at a time.
+ */
 void execute_prefetch(const char *name)
 {
 	char path[PATH_MAX];
+	struct stat status;
+	char *text;
+	size_t size;
 
 	if (!execute_find(name, path, sizeof path))
 		return;
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat status;
-	if (fd < 0 || fstat(fd, &status) < 0)
+	if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
 		return;
-	/* The kernel takes one read-ahead window at a time. */
-	for (off_t at = 0; at < status.st_size && at < PREFETCH_MOST; at += PREFETCH_WINDOW)
-		posix_fadvise(fd, at, PREFETCH_WINDOW, POSIX_FADV_WILLNEED);
+	size = status.st_size < PREFETCH_MOST ? (size_t)status.st_size : PREFETCH_MOST;
+	text = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	fd = -1;
+	for (size_t at = 0; text != MAP_FAILED && at < size; at += PREFETCH_WINDOW)
+		madvise(text + at, size - at < PREFETCH_WINDOW ? size - at : PREFETCH_WINDOW, MADV_WILLNEED);
 }
 
 int execute(char **command, struct failure *failure)
