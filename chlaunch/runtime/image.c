@@ -98,7 +98,7 @@ int image_open(struct image *image, const struct container *container, struct fa
 {
 	struct stat status;
 
-	*image = (struct image){.store = -1, .device = -1, .mount = -1, .keeper = {-1, -1}};
+	*image = (struct image){.store = -1, .device = -1, .mount = -1, .keeper = {-1, -1, 0}};
 	image->fd = store_find(container, &image->store);
 	if (image->fd >= 0) {
 		image->kind = IMAGE_LAYERS;
@@ -198,6 +198,8 @@ int image_attach(struct image *image, const struct container *container, struct 
 
 void image_close(struct image *image)
 {
+	keeper_reap(&image->keeper);
+
 	const int fds[] = {image->fd,	 image->store,	   image->device,
 			   image->mount, image->keeper.go, image->keeper.complaint};
 

@@ -258,11 +258,10 @@ static int pipe_make(int ends[2], struct failure *failure)
 }
 
 /* Twice forked, so that it is nobody's child: the command must not find a child that it never made. */
-static int keeper_fork(const struct keeper_work *work, const struct inheritance *inheritance,
-		       const struct rendezvous_members *members, struct failure *failure)
+static pid_t keeper_fork(const struct keeper_work *work, const struct inheritance *inheritance,
+			 const struct rendezvous_members *members, struct failure *failure)
 {
 	const pid_t child = fork();
-	int status = 0;
 
 	if (child < 0)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "fork");
@@ -271,34 +270,38 @@ static int keeper_fork(const struct keeper_work *work, const struct inheritance 
 
 		if (keeper == 0)
 			keeper_run(work, *inheritance, *members);
-		_exit(keeper < 0);
+		_exit(EXIT_SUCCESS); /* a keeper that is missing is noticed as a server that is */
 	}
-	/* ECHILD: the parent ignores SIGCHLD, and the child was reaped by itself. */
-	if (waitpid(child, &status, 0) < 0 ? errno != ECHILD : status != 0)
-		return FAIL(failure, FAILURE_SYSTEM, errno, "fork");
-	return 0;
+	return child;
 }
 
 int keeper_start(struct keeper *keeper, const struct keeper_work *work, struct failure *failure)
 {
 	struct rendezvous_members members;
-	int go[2], complaint[2], result;
+	int go[2], complaint[2];
 
 	if (pipe_make(go, failure) < 0 || pipe_make(complaint, failure) < 0)
 		return -1;
 	members = rendezvous_members(work->rendezvous);
-	result = keeper_fork(work,
-			     &(struct inheritance){.image = work->image,
-						   .device = work->device,
-						   .go = go[0],
-						   .complaint = complaint[1],
-						   .directory = members.directory},
-			     &members, failure);
+	keeper->child = keeper_fork(work,
+				    &(struct inheritance){.image = work->image,
+							  .device = work->device,
+							  .go = go[0],
+							  .complaint = complaint[1],
+							  .directory = members.directory},
+				    &members, failure);
 	close(go[0]);
 	close(complaint[1]);
 	keeper->go = go[1];
 	keeper->complaint = complaint[0];
-	return result;
+	return keeper->child < 0 ? -1 : 0;
+}
+
+void keeper_reap(const struct keeper *keeper)
+{
+	/* It has long ended. It may be gone too, where SIGCHLD is ignored. */
+	if (keeper->child > 0)
+		waitpid(keeper->child, NULL, 0);
 }
 
 void keeper_go(const struct keeper *keeper)

@@ -13,6 +13,7 @@
 struct keeper {
 	int go;	       /* a byte written here: the mount is there, start the server */
 	int complaint; /* what the server says against starting */
+	pid_t child;   /* that made the keeper; 0: none */
 };
 
 struct keeper_work {
@@ -38,6 +39,9 @@ bool keeper_sets_owner(const struct image_server *server, const char *path);
 
 /* Start it, in the present namespaces, where it stays. */
 int keeper_start(struct keeper *keeper, const struct keeper_work *work, struct failure *failure);
+
+/* Before the command begins, which must not find a child that it never made. */
+void keeper_reap(const struct keeper *keeper);
 
 /* The mount is made: let the server begin. */
 void keeper_go(const struct keeper *keeper);
