@@ -101,7 +101,7 @@ def _libraries(rootfs: Rootfs, search_path: str) -> dict[str, str]:
             if name not in found and name.startswith("libmpi") and _LIBRARY.fullmatch(name):
                 there = rootfs.locate(f"{directory}/{name}")
                 if there is not None:
-                    found[name] = there.name
+                    found[name] = there.rpartition("/")[2]
     return found
 
 
