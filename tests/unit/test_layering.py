@@ -36,6 +36,7 @@ DOORS = {
     "pyslurm": ("slurm.py",),
     "mpi4py": ("probe.py",),
     "yaml": ("cdi/builder.py",),
+    "elftools": ("launch/elf.py",),
 }
 # ch-launch becomes the launcher. ch-cdi, which ch-run became, becomes ch-run again: ranks have no parent process.
 EXEC_DOORS = ("cli/launch.py", "cli/cdi.py")
