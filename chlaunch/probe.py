@@ -216,7 +216,7 @@ def run(mpi: "Any", options: argparse.Namespace) -> int:
     user_namespace = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116
     say(rank, f"init ok {os.uname().nodename}, {ranks} ranks, userns {user_namespace}")
     if rank == 0:
-        say(rank, mpi.Get_library_version().split(",")[0].strip())
+        say(rank, " ".join(mpi.Get_library_version().splitlines()[0].split(",")[0].split()))
     wrong = wrong_world(ranks, options.expect, os.environ)
     if wrong:
         if rank == 0:
