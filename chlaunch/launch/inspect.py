@@ -44,6 +44,7 @@ class Image:
 
     mpirun: the flavour's mpirun inside the image, a name if the image's PATH has it, else a path; empty if
     there is none. storage: where path is a name. unseen: what kind of image it is that can't be looked into.
+    sealed: what kind it is that can't be written to.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Image:
     has_environment: bool = False
     storage: str | None = None
     unseen: str = ""
+    sealed: str = ""
 
     @property
     def speaks(self) -> str:
@@ -83,6 +85,7 @@ def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...]) -> Image:
         has_environment=rootfs.is_file(ENVIRONMENT_FILE),
         storage=rootfs.storage,
         unseen=rootfs.unseen,
+        sealed=rootfs.sealed,
     )
 
 
