@@ -183,7 +183,7 @@ class Stack:
         names: set[str] = set()
         hidden: set[str] = set()
         for layer in self._showing(parts):
-            names |= set(layer.names(parts)) - hidden
+            names |= set(layer.names(parts))
             hidden |= layer.whiteouts(parts)
         return [name for name in names if name not in hidden or self._showing((*parts, name))]
 

@@ -65,7 +65,8 @@ def read_superblock(descriptor: int, start: int, shown: str) -> Superblock:
     magic, _, made, block_size, fragments, compression, log, _, _, major, minor = head[:11]
     root, used, _, _, inodes, directories, fragment_table, _ = head[11:]
     if magic != MAGIC:
-        raise damaged(shown, "there is no SquashFS in it")
+        where = "where its SIF header says" if start else "in it"
+        raise damaged(shown, f"there is no SquashFS {where}")
     if (major, minor) != (4, 0):
         raise damaged(shown, "not of SquashFS version 4.0")
     if not 12 <= log <= 20 or block_size != 1 << log:  # noqa: PLR2004  4 KiB to 1 MiB

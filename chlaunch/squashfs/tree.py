@@ -25,11 +25,14 @@ ENTRIES_MOST = 256  # below one header
 LINK_MOST = 4095  # PATH_MAX without its NUL; the kernel reads no more
 
 # Limits of ours, for memory and time: of a directory's listing, in bytes; of the names that are read in an
-# image before it is called hostile (half a minute); of a file's blocks (128 GiB, if they have 128 KiB); of
-# inodes that are remembered.
+# image before it is called hostile (half a minute), where a look for a name is free if it reads no more of a
+# listing than one with an index makes necessary; of a file's blocks (128 GiB, if they have 128 KiB); of blocks
+# of a file and of inodes that are remembered.
 LISTING_MOST = 8 << 20
 NAMES_MOST = 1 << 24
+LISTING_FREE = METADATA + ENTRIES_MOST * (8 + NAME_MOST)
 BLOCKS_MOST = 1 << 20
+BLOCKS_REMEMBERED = 4
 INODES_REMEMBERED = 4096
 
 # What follows an inode's header: the type, the layout, and its fields' names. "after" it come a file's block
@@ -173,14 +176,15 @@ class Squashfs:
         left = fields["size"] - 3
         skipped, block = self._indexed(directory, wanted) if wanted else (0, fields["block"])
         left -= skipped
-        least = left - LISTING_MOST
+        first = left
         place = (fields["offset"] + skipped) % METADATA
         cursor = Cursor(self._blocks, self._blocks.superblock.directory_table + block, place)
         while left > 0:
             count, inodes, _ = DIRECTORY_HEADER.unpack(cursor.read(DIRECTORY_HEADER.size))
             left -= DIRECTORY_HEADER.size
-            self._names_read += count + 1
-            if count >= ENTRIES_MOST or left < least or self._names_read > NAMES_MOST:
+            if wanted is None or first - left > LISTING_FREE:
+                self._names_read += count + 1
+            if count >= ENTRIES_MOST or first - left > LISTING_MOST or self._names_read > NAMES_MOST:
                 raise self._blocks.damaged("a directory in it makes no sense, or is too large")
             for _ in range(count + 1):
                 offset, _, _, length = ENTRY.unpack(cursor.read(ENTRY.size))
@@ -199,7 +203,6 @@ class Squashfs:
         """
         skipped, block = 0, directory.fields["block"]
         cursor = Cursor(self._blocks, directory.block, directory.after)
-        self._names_read += directory.fields.get("indexed", 0)
         for _ in range(directory.fields.get("indexed", 0)):
             position, start, length = INDEX.unpack(cursor.read(INDEX.size))
             if length >= NAME_MOST:
@@ -211,7 +214,10 @@ class Squashfs:
 
 
 class Content(io.RawIOBase):
-    """A file's bytes. Blocks are decompressed when they are read, and the last one is remembered."""
+    """A file's bytes. Blocks are decompressed when they are read, and the last few are remembered.
+
+    Who reads an ELF file goes to and fro between its beginning, its end, and a place or two between.
+    """
 
     def __init__(self, blocks: Blocks, inode: Inode) -> None:
         """Start at the beginning; nothing is read yet."""
@@ -225,7 +231,7 @@ class Content(io.RawIOBase):
         )  # where blocks end, as far as is known; and their sizes
         self._stored = array("I")
         self._position = 0
-        self._last: tuple[int, bytes] = (-1, b"")
+        self._last: dict[int, bytes] = {}
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -248,9 +254,11 @@ class Content(io.RawIOBase):
         if self._position >= self._size:
             return 0
         number, offset = divmod(self._position, self._blocks.superblock.block_size)
-        if self._last[0] != number:
-            self._last = number, self._block(number)
-        piece = self._last[1][offset : offset + len(buffer)]
+        if number not in self._last:
+            if len(self._last) >= BLOCKS_REMEMBERED:
+                del self._last[next(iter(self._last))]
+            self._last[number] = self._block(number)
+        piece = self._last[number][offset : offset + len(buffer)]
         buffer[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)

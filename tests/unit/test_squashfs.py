@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 # Options of mksquashfs: every compression and block layout there is.
 LAYOUTS = (
     "-comp gzip",
-    "-comp gzip -b 4096",
     "-comp gzip -no-fragments -b 8192",
     "-comp gzip -always-use-fragments -b 4096",
-    "-comp xz -b 65536",
-    "-comp xz -Xbcj x86",
+    "-comp xz -Xbcj x86 -b 65536",
     "-comp lzma",
     "-comp zstd -b 1M",
     "-comp zstd -no-sparse -no-duplicates",
@@ -64,11 +62,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = random.Random(4)  # noqa: S311  the same bytes every time
     for name in ("empty", "deep/er/and/deeper", "many", "few", "files"):
         (root / name).mkdir(parents=True)
-    for number in range(3000):
+    for number in range(1000):
         (root / "many" / f"{number:x}-{'long' * (number % 60)}").touch()
     for number in range(256):
         (root / "few" / f"{number}").symlink_to(f"../many/{number:x}-")
-    for size in (0, 1, 4095, 4096, 4097, 131071, 131072, 131073, 1 << 20, 3_333_333):
+    for size in (0, 1, 4095, 4096, 4097, 131071, 131072, 131073, 1 << 20, 700_001):
         text = bytes(generator.choices(b"abcdefgh \n", k=min(size, 20000)))
         (root / "files" / f"text-{size}").write_bytes((text * (size // 20000 + 1))[:size])
     for size in (5, 4096, 200_000):
@@ -129,7 +127,7 @@ def compare(tree: Squashfs, root: Path, *, contents: bool = True) -> int:
 @pytest.mark.parametrize("options", LAYOUTS)
 def test_everything_is_as_in_the_directory(source: Path, tmp_path: Path, options: str) -> None:
     tree = opened(squash(source, tmp_path / "image", options))
-    assert compare(tree, source) > 3000
+    assert compare(tree, source) > 1000
     for parts in (
         ("nowhere",),
         ("many", "0"),
@@ -145,7 +143,7 @@ def test_seeking_reads_only_what_is_asked_for(source: Path, tmp_path: Path) -> N
     """As readers of ELF files do: here a few bytes, there a few."""
     tree = opened(squash(source, tmp_path / "image", "-comp zstd -b 16K"))
     generator = random.Random(5)  # noqa: S311
-    for name in ("text-3333333", "noise-200000", "sparse"):
+    for name in ("text-700001", "noise-200000", "sparse"):
         content = (source / "files" / name).read_bytes()
         with tree.open(("files", name)) as file:
             for _ in range(100):
@@ -173,6 +171,27 @@ def test_a_real_image(image_ompi4: Path, tmp_path: Path) -> None:
     assert file
     with file:
         assert file.read() == Path(f"{image_ompi4}{library}").read_bytes()
+
+
+def test_there_is_an_end_to_reading_names(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing may say that it has 4 GiB, and every look for a name in it would read them."""
+    file = squash(source, tmp_path / "image")
+    message = "makes no sense, or is too large"
+    with monkeypatch.context() as patch:
+        patch.setattr("chlaunch.squashfs.tree.LISTING_MOST", 50_000)
+        tree = opened(file)
+        assert len(tree.names(("few",))) == 256
+        with pytest.raises(ImageError, match=message):
+            tree.names(("many",))
+        assert tree.mode(("many", f"{999:x}-{'long' * 39}")), "the index leads near it"
+    monkeypatch.setattr("chlaunch.squashfs.tree.NAMES_MOST", 1000)
+    tree = opened(file)
+    assert [tree.mode(("few", f"9{number:03}")) for number in range(200)] == [None] * 200
+    monkeypatch.setattr("chlaunch.squashfs.tree.LISTING_FREE", 0)
+    with pytest.raises(ImageError, match=message):
+        [tree.mode(("few", f"8{number:03}")) for number in range(200)]
 
 
 def explore(file: Path, most: int = 400) -> dict[Parts, object]:
@@ -227,7 +246,7 @@ def test_flipped_bits(small: Path, tmp_path: Path, options: str) -> None:
     right = explore(tmp_path / "image")
     generator = random.Random(options)  # noqa: S311
     noticed = 0
-    for _ in range(100):
+    for _ in range(60):
         damaged = bytearray(whole)
         place = generator.choice((generator.randrange(96), generator.randrange(96, inodes), 0, 0))
         place = place or generator.randrange(inodes, len(whole))
@@ -240,7 +259,7 @@ def test_flipped_bits(small: Path, tmp_path: Path, options: str) -> None:
         if "gzip" in options and 96 <= place < inodes:  # there zlib's checksum covers all
             for parts, value in found.items():
                 assert isinstance(value, ImageError) or value == right[parts], parts
-    assert noticed > 20
+    assert noticed > 12
 
 
 @pytest.mark.parametrize("options", ["-comp gzip", "-comp zstd -b 4096", "-noI -noD -noF"])
@@ -366,7 +385,7 @@ class TestHostile:
 
 def test_what_is_decompressed_has_a_limit() -> None:
     most = 1 << 17
-    zeros = bytes(most * 100)
+    zeros = bytes(most * 8)
     unsized = zstandard.ZstdCompressor(write_content_size=False)
     for number, content in (
         (1, zlib.compress(zeros)),
