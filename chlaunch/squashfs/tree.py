@@ -26,8 +26,8 @@ LINK_MOST = 4095  # PATH_MAX without its NUL; the kernel reads no more
 
 # Limits of ours, for memory and time: of a directory's listing, in bytes; of the names that are read in an
 # image before it is called hostile (half a minute), where a look for a name is free if it reads no more of a
-# listing than one with an index makes necessary; of a file's blocks (128 GiB, if they have 128 KiB); of blocks
-# of a file and of inodes that are remembered.
+# listing than one with an index makes necessary; of a file's blocks (at 128 KiB, 128 GiB); of blocks of
+# a file and of inodes that are remembered.
 LISTING_MOST = 8 << 20
 NAMES_MOST = 1 << 24
 LISTING_FREE = METADATA + ENTRIES_MOST * (8 + NAME_MOST)
