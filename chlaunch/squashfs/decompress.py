@@ -89,8 +89,12 @@ def _zstd(content: bytes, most: int) -> bytes:
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415  of this Python only
 
-        options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MOST}
-        return zstd.ZstdDecompressor(options=options).decompress(content, most + 1)
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MOST}
+        stream = zstd.ZstdDecompressor(options=options)
+        found = stream.decompress(content, most + 1)
+        if not stream.eof:
+            raise ValueError("it ends too early")
+        return found
     import zstandard  # noqa: PLC0415  not of a newer Python; and it takes its time
 
     # It takes a frame's word for how much comes out of it, and makes room for that.
