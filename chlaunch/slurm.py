@@ -24,10 +24,11 @@ _PLUGIN = re.compile(r"^(?:srun: |\t)\s*([a-z][a-z0-9_]*)$")
 
 @dataclass(frozen=True)
 class Offer:
-    """The wire-ups this host's srun has: names for --mpi=, and how we know."""
+    """The wire-ups this host's srun has: names for --mpi=, and how we know. version: Slurm's, or empty."""
 
     plugins: tuple[str, ...]
     origin: str
+    version: str = ""
 
 
 def mpi_plugins(text: str) -> tuple[str, ...]:

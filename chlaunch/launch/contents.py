@@ -2,16 +2,22 @@
 
 import os.path
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+from chlaunch.launch import needs
 from chlaunch.launch.container import Bind, VariableChange
 from chlaunch.launch.context import Context
-from chlaunch.launch.inspect import ENVIRONMENT_FILE, Image
-from chlaunch.launch.launchers import HERE, Launcher
+from chlaunch.launch.image import ENVIRONMENT_FILE, Asked, Image
+from chlaunch.launch.launchers import HERE
+from chlaunch.launch.needs import Situation
 from chlaunch.launch.options import Setting, Settings
 from chlaunch.launch.site import Site
 from chlaunch.launch.tables import Row
 
 OURS = "chlaunch"
+
+# Variables by which a command and its libraries are found (program.py).
+SEARCHED = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "MPI4PY_LIBMPI")
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ def is_below(path: str, tree: str) -> bool:
 
 
 def binds(
-    settings: Settings, context: Context, site: Site, image: Image, launcher: Launcher
+    settings: Settings, context: Context, site: Site, image: Image, situation: Situation
 ) -> tuple[tuple[Bind, ...], list[Row]]:
     """Return what is bound, in order, and why. Of two with one target the later holds; the user's is last."""
     entries: list[tuple[Bind | None, Row]] = [
@@ -43,7 +49,7 @@ def binds(
         ),
         *(
             (_same_path(row.value), Row(f"bind {row.value}", row.reason, row.origin))
-            for row in _needs(context, image, launcher)
+            for row in _needs(context, image, situation)
         ),
         *context.devices.binds,
         *_given_binds(settings, context),
@@ -73,7 +79,7 @@ def directory(settings: Settings, context: Context, launchers: str | None) -> Di
 
 
 def variables(
-    settings: Settings, context: Context, site: Site, image: Image, launcher: Launcher
+    settings: Settings, context: Context, site: Site, image: Image, situation: Situation
 ) -> tuple[tuple[VariableChange, ...], list[Row]]:
     """Return the changes to the environment, in order, and why. The later wins: the user's come last."""
     found = [
@@ -87,10 +93,32 @@ def variables(
     if home is not None:
         row = Row(f"HOME={home}", "ch-run would say /root or /", OURS)
         found.append((VariableChange("set", "HOME", home), row))
-    found.extend(_needs_variables(image, launcher))
+    told, untold = needs.variables(settings, image, situation)
+    found.extend(told)
     found.extend(context.devices.variables)
     found.extend(_given_variables(settings, context))
-    return tuple(change for change, _ in found), [row for _, row in found]
+    return tuple(change for change, _ in found), [*(row for _, row in found), *untold]
+
+
+def asked(settings: Settings, words: tuple[str, ...], context: Context, site: Site) -> Asked:
+    """Return the command, with what of its surroundings matters to a look for its libraries."""
+    home, _ = _home(settings, context)
+    work, _ = _working_directory(settings, context, site)
+    shown = [row.value for row in site.filesystems] + [path for path in (home, work) if path]
+    shown += [bind.target for bind, _ in _given_binds(settings, context) if bind.source == bind.target]
+    found = {
+        name: value
+        for name, value in context.variables.items()
+        if name in SEARCHED and not any(fnmatchcase(name, row.value) for row in site.unset)
+    }
+    for change, _ in _given_variables(settings, context):
+        if change.kind == "unset":
+            found = {name: value for name, value in found.items() if not fnmatchcase(name, change.name)}
+        elif change.name in SEARCHED and change.kind in ("set", "default"):
+            value = change.value or ""
+            found[change.name] = found.get(change.name, value) if change.kind == "default" else value
+    place = directory(settings, context, None).path or "/"
+    return Asked(words, found, place, tuple(dict.fromkeys(shown)))
 
 
 def _home(settings: Settings, context: Context) -> tuple[str | None, Row]:
@@ -186,41 +214,32 @@ def _same_path(path: str) -> Bind:
     return Bind(path, path, optional=True)
 
 
-def _needs(context: Context, image: Image, launcher: Launcher) -> list[Row]:
-    """Return what the image's MPI must see under this launcher.
+def _needs(context: Context, image: Image, situation: Situation) -> list[Row]:
+    """Return what the image's libraries must see.
 
     Not a $TMPDIR in /tmp: where ch-run shows it, at /tmp, there is no directory of its name to bind it to.
     """
-    needs = image.flavour.binds if image.flavour else ()
-    rows = [need.row for need in needs if launcher.name in need.launchers]
+    rows = needs.binds(image, situation)
     in_tmp = context.tmpdir is not None and is_below(os.path.normpath(context.tmpdir), "/tmp")  # noqa: S108
     return [row for row in rows if not (in_tmp and row.value == "$TMPDIR")]
 
 
-def hidden(settings: Settings, context: Context, image: Image, launcher: Launcher) -> tuple[str, ...]:
+def is_tmp_hidden(settings: Settings, context: Context) -> bool:
+    """Say whether ranks do not see their node's /tmp: an empty one is wanted, or ch-run shows $TMPDIR."""
+    elsewhere = context.tmpdir is not None and os.path.normpath(context.tmpdir) != "/tmp"  # noqa: S108
+    return settings.is_on("private-tmp") or elsewhere
+
+
+def hidden(settings: Settings, context: Context, image: Image, situation: Situation) -> tuple[str, ...]:
     """Return what the user should hear of: the image's MPI needs the /tmp that an empty one hides."""
     elsewhere = context.tmpdir is not None and not is_below(os.path.normpath(context.tmpdir), "/tmp")  # noqa: S108
-    if not settings.is_on("private-tmp") or elsewhere or image.flavour is None:
+    if not settings.is_on("private-tmp") or elsewhere:
         return ()
     return tuple(
-        f"--ch-private-tmp hides the host's /tmp, and {need.row.reason}"
-        for need in image.flavour.binds
-        if launcher.name in need.launchers and need.row.value == "$TMPDIR"
+        f"--ch-private-tmp hides the host's /tmp, and {row.reason}"
+        for row in needs.binds(image, situation)
+        if row.value == "$TMPDIR"
     )
-
-
-def _needs_variables(image: Image, launcher: Launcher) -> list[tuple[VariableChange, Row]]:
-    """Return what the image's MPI must be told under this launcher; of an unknown release, what all must."""
-    needs = image.flavour.variables if image.flavour else ()
-    return [
-        (
-            VariableChange("default", need.row.value, need.value),
-            Row(f"{need.row.value}={need.value}", need.row.reason, need.row.origin),
-        )
-        for need in needs
-        if launcher.name in need.launchers
-        and (not image.version or image.version in (need.releases or (image.version,)))
-    ]
 
 
 def _given_variables(settings: Settings, context: Context) -> list[tuple[VariableChange, Row]]:

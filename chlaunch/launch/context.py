@@ -9,6 +9,7 @@ from typing import Literal
 
 from chlaunch import native, slurm
 from chlaunch.launch.devices import Devices
+from chlaunch.launch.starter import Starter
 
 Place = Literal["plain", "allocation", "batch", "step", "mpirun"]
 
@@ -29,8 +30,9 @@ class Context:
     """Facts about the submitting side. Paths are of this host; None where there is no such thing.
 
     place: where this command runs; world: how many ranks the job has that it is one of (1 for a shell).
-    configuration: the slurm.conf that srun will read. open_mpi: the host's mpirun is Open MPI's.
-    mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi. devices: what was asked for, here.
+    configuration: the slurm.conf that srun will read. mpirun: the host's, or its mpiexec; starter: what that
+    is. mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi. nodes: of the allocation, 1 if
+    there is none. variables: this command's environment. devices: what was asked for, here.
     """
 
     ch_run: str
@@ -43,8 +45,12 @@ class Context:
     configuration: str | None = None
     named_configuration: str | None = None
     mpirun: str | None = None
-    open_mpi: bool = False
+    starter: Starter = field(default_factory=Starter)
     mpi_type: str | None = None
+    nodes: int = 1
+    uid: int = 0
+    gid: int = 0
+    variables: Mapping[str, str] = field(default_factory=dict)
     devices: Devices = field(default_factory=Devices)
 
 
@@ -58,7 +64,7 @@ def read(environment: Mapping[str, str]) -> Context:
     place, world = where(environment)
     search_path = environment.get("PATH", os.defpath)
     srun = shutil.which("srun", path=search_path)
-    mpirun = shutil.which("mpirun", path=search_path)
+    mpirun = shutil.which("mpirun", path=search_path) or shutil.which("mpiexec", path=search_path)
     home = environment.get("HOME", "")
     return Context(
         ch_run=native.ch_run(environment),
@@ -71,9 +77,12 @@ def read(environment: Mapping[str, str]) -> Context:
         configuration=slurm.configuration(srun, environment) if srun else None,
         named_configuration=environment.get("SLURM_CONF") or None,
         mpirun=mpirun,
-        open_mpi=mpirun is not None and _is_open_mpi(mpirun),
         # A step has srun's own choice in the variable (mpi_g_client_init), which nobody asked for.
         mpi_type=None if place == "step" else environment.get("SLURM_MPI_TYPE") or None,
+        nodes=_number(environment.get("SLURM_JOB_NUM_NODES", "")),
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        variables=environment,
     )
 
 
@@ -106,14 +115,6 @@ def _directory(environment: Mapping[str, str]) -> str | None:
     return logical if same else physical
 
 
-def _is_open_mpi(mpirun: str) -> bool:
-    """Say whether mpirun (a path) is Open MPI's, without running it (20 ms): ompi_info lives beside it.
-
-    Debian has all MPIs in one directory and tells them apart by where its alternatives lead.
-    """
-    real = Path(mpirun).resolve()
-    if "hydra" in real.name or "mpich" in real.name:
-        return False
-    return real.name in ("orterun", "prterun", "mpirun.openmpi") or any(
-        (directory / "ompi_info").exists() for directory in (real.parent, Path(mpirun).parent)
-    )
+def _number(text: str) -> int:
+    """Return the number that text is, 1 if it is none."""
+    return int(text) if text.isdecimal() else 1

@@ -1,14 +1,23 @@
-"""MPI flavours: what each MPI looks like, what can start it, what it must see and be told. One file each."""
+"""MPIs and message libraries: what they look like, what starts them, what they must see and be told."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from chlaunch.errors import ConfigError
 from chlaunch.launch.tables import Document, Key, Row, Section, check, read
+from chlaunch.launch.versions import is_range, within
 
 _REASON = Key("reason", "text", "why", required=True)
-_SOURCE = Key("source", "text", "where that can be read up", required=True)
-_LAUNCHERS = Key("launchers", "texts", "launchers it is for", required=True)
+_SOURCE = Key("source", "text", "where that can be read up, or was measured", required=True)
+_LAUNCHERS = Key("launchers", "texts", "launchers it is for; default: all")
+_PLUGINS = Key("plugins", "texts", "globs: values of srun's --mpi= it is for; default: all")
+_VERSIONS = Key("versions", "text", "versions it is for, such as '>=4.0.2 <5'; default: all")
+_SERVERS = Key("servers", "text", "versions of the PMIx server it is for; default: all")
+_SHARING = Key("sharing", "text", "shared or separate: whether the ranks of a node share a user namespace")
+_LACKS = Key("lacks", "text", "only where the library lacks this feature")
 
 SECTIONS = (
     Section(
@@ -17,25 +26,37 @@ SECTIONS = (
         keys=(
             Key("name", "text", "the file's name", required=True),
             Key("title", "text", "what people call it", required=True),
-            Key("library", "text", "the library its programs load", required=True),
-            Key(
-                "programs",
-                "texts",
-                "directories, or globs of such, where images keep its mpirun",
-                required=True,
-            ),
+            Key("libraries", "texts", "globs for the names (sonames) of its library", required=True),
+            Key("marks", "texts", "texts of which its library holds one; default: the name tells all"),
+            Key("unless", "texts", "texts that its library does not hold"),
+            Key("version", "texts", "expressions, best first: group 1 is its version, in its strings"),
+            Key("mpi", "boolean", "it is an MPI"),
+            Key("programs", "texts", "directories, or globs of such, where images keep its mpirun"),
+            Key("mpirun", "texts", "names of its mpirun, best first"),
         ),
-        help="the flavour itself",
+        help="the library itself",
     ),
     Section(
-        "release",
+        "feature",
         repeated=True,
         keys=(
-            Key("library", "text", "glob for the library's file", required=True),
-            Key("version", "text", "the release series that has it", required=True),
+            Key("name", "text", "what rows call it", required=True),
+            Key("text", "text", "the library's file holds this", required=True),
+            Key("file", "text", "or there is this file, a glob, below the library's directory"),
             _SOURCE,
         ),
-        help="how to tell its releases",
+        help="what some builds of it have",
+    ),
+    Section(
+        "embeds",
+        repeated=True,
+        keys=(
+            Key("name", "text", "the flavour that is built in", required=True),
+            Key("version", "text", "its version", required=True),
+            _VERSIONS,
+            _SOURCE,
+        ),
+        help="what it brings with it where the image has no library of that",
     ),
     Section(
         "wire-up",
@@ -43,6 +64,9 @@ SECTIONS = (
         keys=(
             Key("launcher", "text", "what can start its ranks", required=True),
             Key("plugin", "text", "with srun: the value for --mpi="),
+            Key("hosts", "text", "with the host's mpirun: its versions"),
+            Key("one-node", "boolean", "good on one node only"),
+            _VERSIONS,
             _REASON,
             _SOURCE,
         ),
@@ -54,6 +78,8 @@ SECTIONS = (
         keys=(
             Key("path", "text", "path or $NAME, bound where it exists", required=True),
             _LAUNCHERS,
+            _PLUGINS,
+            _VERSIONS,
             _REASON,
             _SOURCE,
         ),
@@ -66,50 +92,154 @@ SECTIONS = (
             Key("name", "text", "variable, set unless it is set", required=True),
             Key("value", "text", "its value", required=True),
             _LAUNCHERS,
-            Key("releases", "texts", "release series it is for; default: all"),
+            _PLUGINS,
+            _VERSIONS,
+            _SERVERS,
+            _SHARING,
+            _LACKS,
+            Key("tmp-hidden", "boolean", "only where the ranks do not see the host's /tmp"),
             _REASON,
             _SOURCE,
         ),
         help="what it must be told",
+    ),
+    Section(
+        "conflict",
+        repeated=True,
+        keys=(
+            Key("variable", "text", "a variable the user may have set", required=True),
+            Key("value", "text", "glob: to this value", required=True),
+            _VERSIONS,
+            _SHARING,
+            _REASON,
+            _SOURCE,
+        ),
+        help="what a user had better not say",
+    ),
+    Section(
+        "server",
+        repeated=True,
+        keys=(
+            Key("servers", "text", "versions of the PMIx server", required=True),
+            Key("versions", "text", "versions of the library", required=True),
+            Key("slurm", "text", "only under these versions of Slurm; default: all"),
+            _REASON,
+            _SOURCE,
+        ),
+        help="PMIx servers that it can't speak with",
     ),
 )
 
 
 @dataclass(frozen=True)
 class WireUp:
-    """A launcher that can start this flavour's ranks, with srun's --mpi=plugin."""
+    """A launcher that can start ranks, with srun's --mpi=plugin. hosts: versions of the host's mpirun."""
 
     launcher: str
     plugin: str
+    versions: str
+    hosts: str
+    one_node: bool
     row: Row
 
 
 @dataclass(frozen=True)
 class Need:
-    """Something a launch must add for this flavour: a path to bind, or a variable with its value."""
+    """Something a launch must add: a path to bind, or a variable with its value. Empty conditions hold."""
 
-    launchers: tuple[str, ...]
-    releases: tuple[str, ...]
     value: str
+    row: Row
+    launchers: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    versions: str = ""
+    servers: str = ""
+    sharing: str = ""
+    lacks: str = ""
+    tmp_hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A value that a variable had better not have."""
+
+    value: str
+    versions: str
+    sharing: str
     row: Row
 
 
 @dataclass(frozen=True)
+class Server:
+    """A PMIx server that these versions of the library can't speak with."""
+
+    servers: str
+    versions: str
+    slurm: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What some builds have: told by a text in the library, or by a file below its directory."""
+
+    name: str
+    text: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A flavour that is built into these versions of another."""
+
+    name: str
+    version: str
+    versions: str
+
+
+@dataclass(frozen=True)
 class Flavour:
-    """One MPI. library: the name (soname) that its programs ask for; releases: file glob and version."""
+    """One MPI or message library; see SECTIONS."""
 
     name: str
     title: str
-    library: str
+    libraries: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    mpi: bool = False
     programs: tuple[str, ...] = ()
-    releases: tuple[tuple[str, str], ...] = ()
+    mpirun: tuple[str, ...] = ()
+    features: tuple[Feature, ...] = ()
+    embeds: tuple[Embedded, ...] = ()
     wire_ups: tuple[WireUp, ...] = ()
     binds: tuple[Need, ...] = ()
     variables: tuple[Need, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    servers: tuple[Server, ...] = ()
 
-    def version(self, file_name: str) -> str:
-        """Return the release series whose library is a file of this name; empty if none is known to be."""
-        return next((version for glob, version in self.releases if fnmatchcase(file_name, glob)), "")
+    def is_named(self, name: str) -> bool:
+        """Say whether a library of that name may be this one."""
+        return any(fnmatchcase(name, glob) for glob in self.libraries)
+
+    def is_marked(self, text: bytes) -> bool:
+        """Say whether the strings of a library are this one's."""
+        marked = not self.marks or any(mark.encode() in text for mark in self.marks)
+        return marked and not any(mark.encode() in text for mark in self.unless)
+
+    def version(self, text: bytes) -> str:
+        """Return the version in the strings of the library; empty if they have none."""
+        found = (re.search(pattern.encode(), text) for pattern in self.patterns)
+        return next((match[1].decode(errors="replace") for match in found if match), "")
+
+    def starts(self, launcher: str, version: str, host: str = "") -> tuple[WireUp, ...]:
+        """Return the wire-ups of a launcher for this version, all if it is unknown; host: the mpirun's."""
+        return tuple(
+            wire
+            for wire in self.wire_ups
+            if wire.launcher == launcher
+            and (not version or within(version, wire.versions))
+            and (not host or within(host, wire.hosts))
+        )
 
 
 def load() -> tuple[Flavour, ...]:
@@ -132,19 +262,57 @@ def parse(path: Path) -> Flavour:
     """
     document = read(path, f"flavours/{path.name}")
     check(document, SECTIONS)
+    _check_ranges(document)
     data = document.data
     return Flavour(
         name=data["name"],
         title=data["title"],
-        library=data["library"],
-        programs=tuple(data["programs"]),
-        releases=tuple((table["library"], table["version"]) for _, table in document.tables("release")),
+        libraries=tuple(data["libraries"]),
+        marks=tuple(data.get("marks", ())),
+        unless=tuple(data.get("unless", ())),
+        patterns=tuple(data.get("version", ())),
+        mpi=data.get("mpi", False),
+        programs=tuple(data.get("programs", ())),
+        mpirun=tuple(data.get("mpirun", ())),
+        features=tuple(
+            Feature(table["name"], table["text"], table.get("file", ""))
+            for _, table in document.tables("feature")
+        ),
+        embeds=tuple(
+            Embedded(table["name"], table["version"], table.get("versions", ""))
+            for _, table in document.tables("embeds")
+        ),
         wire_ups=tuple(
-            WireUp(table["launcher"], table.get("plugin", ""), _row(document, "wire-up", index))
+            WireUp(
+                table["launcher"],
+                table.get("plugin", ""),
+                table.get("versions", ""),
+                table.get("hosts", ""),
+                table.get("one-node", False),
+                _row(document, "wire-up", index, "launcher"),
+            )
             for index, table in document.tables("wire-up")
         ),
         binds=_needs(document, "bind", "path"),
         variables=_needs(document, "variable", "name"),
+        conflicts=tuple(
+            Conflict(
+                table["value"],
+                table.get("versions", ""),
+                table.get("sharing", ""),
+                _row(document, "conflict", index, "variable"),
+            )
+            for index, table in document.tables("conflict")
+        ),
+        servers=tuple(
+            Server(
+                table["servers"],
+                table["versions"],
+                table.get("slurm", ""),
+                _row(document, "server", index, "servers"),
+            )
+            for index, table in document.tables("server")
+        ),
     )
 
 
@@ -152,16 +320,52 @@ def _needs(document: Document, section: str, key: str) -> tuple[Need, ...]:
     """Return the rows of a section that a launch adds something for."""
     return tuple(
         Need(
-            tuple(table["launchers"]),
-            tuple(table.get("releases", ())),
-            table.get("value", ""),
-            _row(document, section, index, key),
+            value=table.get("value", ""),
+            row=_row(document, section, index, key),
+            launchers=tuple(table.get("launchers", ())),
+            plugins=tuple(table.get("plugins", ())),
+            versions=table.get("versions", ""),
+            servers=table.get("servers", ""),
+            sharing=table.get("sharing", ""),
+            lacks=table.get("lacks", ""),
+            tmp_hidden=table.get("tmp-hidden", False),
         )
         for index, table in document.tables(section)
     )
 
 
-def _row(document: Document, section: str, index: int, key: str = "launcher") -> Row:
+def _row(document: Document, section: str, index: int, key: str) -> Row:
     """Return a table's value under key, with its reason and place."""
     table = document.data[section][index]
     return Row(table[key], table["reason"], document.where(section, index))
+
+
+def _check_ranges(document: Document) -> None:
+    """Raise ConfigError for a range of versions that is none, an expression that is none, or such sharing."""
+    for section in SECTIONS[1:]:
+        for index, table in document.tables(section.name):
+            for key in ("versions", "servers", "hosts", "slurm"):
+                if not is_range(table.get(key, "")):
+                    raise _bad(
+                        document, section.name, index, key, "bounds between spaces, such as >=4.0.2 <5"
+                    )
+            if table.get("sharing", "shared") not in ("shared", "separate"):
+                raise _bad(document, section.name, index, "sharing", "shared or separate")
+    for pattern in document.data.get("version", ()):
+        try:
+            groups = re.compile(pattern).groups
+        except re.error:
+            groups = 0
+        if not groups:
+            where = document.where("", 0, "version")
+            raise ConfigError(f"{where}: version must be regular expressions with a group: {pattern}")
+
+
+def _bad(document: Document, section: str, index: int, key: str, form: str) -> ConfigError:
+    """Return the error for a value that is not of its form."""
+    return ConfigError(f"{document.where(section, index, key)}: {key} must be {form}")
+
+
+def by_name(flavours: Iterable[Flavour], name: str) -> Flavour | None:
+    """Return the flavour of that name; None if there is none."""
+    return next((flavour for flavour in flavours if flavour.name == name), None)

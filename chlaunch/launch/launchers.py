@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chlaunch.errors import RefusedError
 from chlaunch.launch.context import Context
-from chlaunch.launch.inspect import Image
+from chlaunch.launch.image import Image
 from chlaunch.launch.options import Settings
 from chlaunch.launch.tables import Row
 
@@ -57,22 +57,40 @@ def _fit_mpirun(context: Context, image: Image) -> Fit:
     """Say whether the host's mpirun can start the image's ranks."""
     if context.mpirun is None:
         return Fit(usable=False, why="there is no mpirun in PATH")
-    if not context.open_mpi:
-        return Fit(usable=False, why=f"{context.mpirun} is not Open MPI's")
-    if image.library and not any(
-        wire.launcher == "mpirun" for wire in (image.flavour.wire_ups if image.flavour else ())
-    ):
-        return Fit(usable=False, why=f"{context.mpirun} can't start the ranks of {image.speaks}")
-    return Fit(usable=True, why=f"there is Open MPI's {context.mpirun}")
+    starter = context.starter
+    if not starter.kind:
+        return Fit(usable=False, why=f"{context.mpirun} is neither Open MPI's nor Hydra")
+    there = f"{context.mpirun} is {starter.title}"
+    if image.plain or not (image.mpis or image.strange):
+        return Fit(usable=True, why=there)
+    for part in image.mpis:
+        wires = part.flavour.starts(starter.kind, part.version, starter.version)
+        if any(context.nodes == 1 or not wire.one_node for wire in wires):
+            return Fit(usable=True, why=f"{there}, which can start the ranks of {part.title}")
+        if wires:
+            return Fit(usable=False, why=f"{there}, which can start {part.title} on one node only")
+    return Fit(usable=False, why=f"{there}, which can't start the ranks of {image.speaks}")
 
 
 def _fit_guest(_context: Context, image: Image) -> Fit:
     """Say whether the image has an mpirun of its own."""
     if image.unseen:
         return Fit(usable=False, why=f"the image may have an mpirun or not: it is {image.unseen}")
+    if len(image.mpis) > 1:
+        return Fit(
+            usable=False, why=f"the image has several MPIs ({image.speaks}), and the command tells none"
+        )
     if not image.mpirun:
         return Fit(usable=False, why="the image has no mpirun that we know")
     return Fit(usable=True, why=f"the image has an mpirun, which starts {image.speaks} on this one machine")
+
+
+def may_ask_mpirun(settings: Settings, context: Context) -> bool:
+    """Say whether it matters what the host's mpirun is: where it was asked for, or there is no Slurm."""
+    asked = settings.text("launcher", "auto")
+    return context.mpirun is not None and (
+        asked == "mpirun" or (asked == "auto" and not _fit_srun(context, Image("")).usable)
+    )
 
 
 LAUNCHERS = (

@@ -1,18 +1,20 @@
 """From a request and the facts to one command line. Pure and total: no file, environment or clock."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from chlaunch.errors import ImageError, UsageError
-from chlaunch.launch import container, contents, wireup
+from chlaunch.errors import ImageError, RefusedError, UsageError
+from chlaunch.launch import container, contents, needs, wireup
 from chlaunch.launch.container import Container
 from chlaunch.launch.context import Context
 from chlaunch.launch.grammar import value_of
-from chlaunch.launch.inspect import Image
+from chlaunch.launch.image import Image
 from chlaunch.launch.launchers import Launcher, choose
+from chlaunch.launch.needs import Situation
 from chlaunch.launch.options import BY_NAME, Settings
 from chlaunch.launch.site import Site
 from chlaunch.launch.tables import Row
+from chlaunch.launch.wireup import WireUp
 from chlaunch.slurm import Offer
 
 
@@ -68,29 +70,66 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
         ImageError: the image is to be written, and can't be.
 
     """
-    launcher, why = choose(request.settings, context, image)
+    settings = request.settings
+    launcher, why = choose(settings, context, image)
     given = _mpi_words(request, launcher)
-    wire = wireup.without_offer(request.settings, given, context, image, launcher) or wireup.best(
-        image, offer
+    wire = wireup.without_offer(settings, given, context, image, launcher) or wireup.best(
+        image, offer, context
     )
-    inside, reasons = _container(request, context, site, image, launcher)
+    join, join_row = _join(settings, launcher)
+    _check_identity(settings, context, image, wire)
+    situation = Situation(
+        launcher=context.starter.kind if launcher.name == "mpirun" else launcher.name,
+        plugin=wire.plugin,
+        server=wire.server,
+        shared=join or not launcher.outside,
+        tmp_hidden=contents.is_tmp_hidden(settings, context),
+    )
+    inside, reasons = _container(request, context, site, image, launcher, situation)
+    inside = replace(inside, join=join)
     if launcher.outside:
-        wanted = (launcher.name, *wire.words, *request.launcher, *_ch_run(request, context, inside))
+        wanted = (
+            _launcher_word(launcher, context),
+            *wire.words,
+            *request.launcher,
+            *_ch_run(request, context, inside),
+        )
     else:
         wanted = _ch_run(request, context, inside)
-    notes = wire.notes + context.devices.notes + contents.hidden(request.settings, context, image, launcher)
-    return Plan(wanted, {}, (why, wire.row, *reasons), notes)
+    notes = (
+        *wire.notes,
+        *context.devices.notes,
+        *contents.hidden(settings, context, image, situation),
+        *needs.conflicts(settings, context.variables, image, situation),
+    )
+    return Plan(wanted, {}, (why, wire.row, *reasons, join_row), notes)
 
 
-def _container(
-    request: Request, context: Context, site: Site, image: Image, launcher: Launcher
+def _launcher_word(launcher: Launcher, context: Context) -> str:
+    """Return how the launcher is called: srun; the host's mpirun, or its mpiexec where that is all it has."""
+    return (context.mpirun or "").rpartition("/")[2] if launcher.name == "mpirun" else launcher.name
+
+
+def _check_identity(settings: Settings, context: Context, image: Image, wire: WireUp) -> None:
+    """Raise RefusedError where PMIx would not know its own rank: its server compares user and group IDs."""
+    wanted = (_number(settings, "uid"), _number(settings, "gid"))
+    changed = wanted[0] not in (None, context.uid) or wanted[1] not in (None, context.gid)
+    if changed and image.mpis and wire.plugin.startswith("pmix"):
+        raise RefusedError(
+            f"--ch-uid and --ch-gid don't go with --mpi={wire.plugin}: ranks tell Slurm's PMIx server the IDs"
+            " that they have in the container, and it expects your own",
+            "leave them out; --ch-seccomp lets programs think that they are root",
+        )
+
+
+def _container(  # noqa: PLR0913, PLR0917  all of them facts
+    request: Request, context: Context, site: Site, image: Image, launcher: Launcher, situation: Situation
 ) -> tuple[Container, list[Row]]:
     """Return the container every rank enters, and why it is so."""
     settings = request.settings
-    binds, bind_rows = contents.binds(settings, context, site, image, launcher)
+    binds, bind_rows = contents.binds(settings, context, site, image, situation)
     directory = contents.directory(settings, context, value_of(request.launcher, launcher.directory_options))
-    variables, variable_rows = contents.variables(settings, context, site, image, launcher)
-    join, join_row = _join(settings, launcher)
+    variables, variable_rows = contents.variables(settings, context, site, image, situation)
     write, write_fake = _writing(settings, image)
     command = (
         request.command
@@ -115,7 +154,6 @@ def _container(
         fuse_single=settings.is_on("fuse-single"),
         ld_cache=(*context.devices.ld_cache, *(str(setting.value) for setting in settings.all("ld-cache"))),
         variables=variables,
-        join=join,
         join_tag=settings.text("join-tag") or None,
         command=command,
     )
@@ -126,7 +164,6 @@ def _container(
         directory.row,
         *variable_rows,
         *_rights_rows(settings),
-        join_row,
     ]
 
 

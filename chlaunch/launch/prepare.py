@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from chlaunch import slurm
-from chlaunch.launch import context, devices, flavour, grammar, inspect, options, plan, site
+from chlaunch.launch import (
+    cache,
+    contents,
+    context,
+    devices,
+    flavour,
+    grammar,
+    launchers,
+    options,
+    plan,
+    site,
+    starter,
+)
 from chlaunch.launch.grammar import Words
 from chlaunch.launch.options import Settings
 from chlaunch.launch.plan import Plan, Request
@@ -37,8 +49,11 @@ def prepare(
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
     rootfs = open_image(word, storage_directory(settings.text("storage"), environment))
-    image = inspect.inspect(rootfs, flavour.load())
     here = replace(context.read(environment), devices=devices.gather(settings, environment, rootfs))
+    if launchers.may_ask_mpirun(settings, here) and here.mpirun:
+        here = replace(here, starter=starter.starter(here.mpirun))
+    asked = contents.asked(settings, words.command, here, found)
+    image = cache.inspect(rootfs, flavour.load(), asked, environment)
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)
     offer = slurm.offer(here.srun) if asks and here.srun else None

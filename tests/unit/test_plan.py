@@ -17,17 +17,20 @@ from chlaunch.cdi.render import Bind, Named, Omission, Plain, Variable, Why
 from chlaunch.errors import ImageError, RefusedError, UsageError
 from chlaunch.launch import devices, flavour, options, site
 from chlaunch.launch.context import Context
-from chlaunch.launch.inspect import Image
+from chlaunch.launch.image import Image, Part
 from chlaunch.launch.plan import Plan, Request, needs_offer, plan
+from chlaunch.launch.starter import Starter
 from chlaunch.launch.tables import Document, Row
 from chlaunch.slurm import Offer
 
 GOLDEN = Path(__file__).parent / "golden"
-(OPENMPI,) = flavour.load()
+FLAVOURS = {found.name: found for found in flavour.load()}
 OURS = site.load({}, os.devnull)  # not what this machine may have in /etc
 
 LAPTOP = Context(ch_run="/opt/chlaunch/bin/ch-run", home="/home/alice", directory="/home/alice/run")
-MPIRUN = replace(LAPTOP, mpirun="/usr/bin/mpirun", open_mpi=True)
+OPEN_MPI_4, OPEN_MPI_5 = (Starter("mpirun", version, f"Open MPI {version}") for version in ("4.1.4", "5.0.7"))
+HYDRA = Starter("hydra", "4.2.3", "Hydra 4.2.3")
+MPIRUN = replace(LAPTOP, mpirun="/usr/bin/mpirun", starter=OPEN_MPI_4)
 LOGIN = replace(
     MPIRUN, srun="/usr/bin/srun", configuration="/etc/slurm/slurm.conf", directory="/scratch/alice/run"
 )
@@ -48,12 +51,31 @@ DEVICES = devices.from_plain(
     )
 )
 
-OMPI4 = Image("/images/ompi4", "libmpi.so.40", OPENMPI, "4.1", "mpirun")
-OMPI5 = Image("/images/ompi5", "libmpi.so.40", OPENMPI, "5.0", "mpirun", has_environment=True)
+
+def part(name: str, version: str, *features: str) -> Part:
+    """Return a library in an image."""
+    return Part(FLAVOURS[name], version, f"/usr/lib/{name}", frozenset(features))
+
+
+OMPI4 = Image(
+    "/images/ompi4",
+    (part("openmpi", "4.1.4"),),
+    (part("pmix", "4.2.2", "munge"), part("ucx", "1.13.1"), part("psm2", "")),
+    mpirun="mpirun",
+)
+OMPI5 = Image(
+    "/images/ompi5",
+    (part("openmpi", "5.0.7"),),
+    (part("pmix", "5.0.7"), part("libfabric", "2.1.0")),
+    mpirun="mpirun",
+    has_environment=True,
+)
+MPICH5 = Image("/images/mpich5", (part("mpich", "5.0.2"),), (part("ucx", "1.20.1"),), mpirun="mpiexec.hydra")
+BOTH = Image("/images/both", OMPI4.mpis + MPICH5.mpis, OMPI4.parts)
 PLAIN = Image("/images/plain")
 SQUASHFS = Image("/images/app.sqfs", unseen="a SquashFS file")
 STORED = Image("site/app:1", storage="/scratch/alice/storage", unseen="an image in storage")
-MPICH = Image("/images/mpich", "libmpich.so.12")
+STRANGE = Image("/images/strange", strange="libmpich.so.12")
 
 DEBIAN = Offer(("pmix", "none", "cray_shasta", "pmi2", "pmix_v4"), "srun --mpi=list")
 WITHOUT_PMIX = Offer(("none", "pmi2"), "srun --mpi=list")
@@ -107,7 +129,15 @@ CASES: dict[str, tuple[Request, Context, Image, Offer | None]] = {
     "srun-ompi5": (request_for("-N2", "-n4"), LOGIN, OMPI5, DEBIAN),
     "srun-in-allocation": (request_for(), replace(LOGIN, place="allocation"), OMPI4, DEBIAN),
     "srun-plain-program": (request_for("-n4", command=("hostname",)), LOGIN, PLAIN, None),
-    "srun-user-says-mpi": (request_for("-n4", "--mpi=none"), LOGIN, OMPI5, None),
+    "srun-user-says-mpi": (request_for("-n4", "--mpi=pmix_v4"), LOGIN, OMPI5, None),
+    "srun-ompi4-separate": (request_for("-n4", join=False, private_tmp=True), LOGIN, OMPI4, DEBIAN),
+    "srun-mpich5-separate": (request_for("-n4", join=False), LOGIN, MPICH5, DEBIAN),
+    "hydra-mpich5": (
+        request_for("-n", "4"),
+        replace(MPIRUN, starter=HYDRA, mpirun="/opt/bin/mpiexec"),
+        MPICH5,
+        None,
+    ),
     "srun-device": (
         request_for("-n4", set_env=("A=1",), bind=("/data",)),
         replace(LOGIN, devices=DEVICES),
@@ -168,7 +198,9 @@ def chosen(context: Context, image: Image = OMPI4, **given: Any) -> str:
         (replace(LOGIN, configuration=None, named_configuration="/gone", place="batch"), "mpirun"),
         (replace(LOGIN, srun=None), "mpirun"),
         (MPIRUN, "mpirun"),
-        (replace(MPIRUN, open_mpi=False), "guest"),
+        (replace(MPIRUN, starter=Starter()), "guest"),
+        (replace(MPIRUN, starter=HYDRA), "guest"),
+        (replace(MPIRUN, starter=OPEN_MPI_5), "guest"),
         (LAPTOP, "guest"),
     ],
 )
@@ -179,7 +211,7 @@ def test_which_launcher(context: Context, launcher: str) -> None:
 def test_a_launcher_that_was_asked_for() -> None:
     assert chosen(LOGIN, launcher="guest") == "launcher guest"
     assert chosen(replace(LOGIN, configuration=None), launcher="srun") == "launcher srun"
-    assert chosen(LOGIN, MPICH, launcher="mpirun", mpi="none") == "launcher mpirun"
+    assert chosen(LOGIN, STRANGE, launcher="mpirun", mpi="none") == "launcher mpirun"
 
 
 @pytest.mark.parametrize(
@@ -189,11 +221,26 @@ def test_a_launcher_that_was_asked_for() -> None:
         (LAPTOP, PLAIN, {"launcher": "guest"}, "the image has no mpirun", ""),
         (
             LOGIN,
-            MPICH,
+            STRANGE,
             {"launcher": "mpirun"},
-            "can't start the ranks of an MPI we have no desc",
+            "/usr/bin/mpirun is Open MPI 4.1.4, which can't start the ranks of an MPI we have no desc",
             "--ch-launcher=srun",
         ),
+        (
+            replace(LOGIN, starter=OPEN_MPI_5),
+            OMPI4,
+            {"launcher": "mpirun"},
+            "is Open MPI 5.0.7, which can't start the ranks of Open MPI 4.1.4",
+            "try --ch-launcher=srun or --ch-launcher=guest",
+        ),
+        (
+            replace(MPIRUN, nodes=2),
+            OMPI5,
+            {"launcher": "mpirun"},
+            "which can start Open MPI 5.0.7 on one node only",
+            "try --ch-launcher=guest",
+        ),
+        (LAPTOP, BOTH, {"launcher": "guest"}, "several MPIs (Open MPI 4.1.4 and MPICH 5.0.2)", ""),
         (
             LAPTOP,
             PLAIN,
@@ -224,12 +271,175 @@ def test_which_wire_up() -> None:
     assert mpi_words(request_for(), LOGIN, OMPI4, Offer(("pmix_v4", "none", "pmix_v5"), "")) == [
         "--mpi=pmix_v5"
     ]
-    assert mpi_words(request_for(mpi="pmi2"), LOGIN, OMPI4, None) == ["--mpi=pmi2"]
-    assert mpi_words(request_for("--mpi=openmpi"), LOGIN, OMPI4, None) == ["--mpi=openmpi"]
+    assert mpi_words(request_for(), LOGIN, MPICH5) == ["--mpi=pmi2"]
+    assert mpi_words(request_for(mpi="pmix_v4"), LOGIN, OMPI4, None) == ["--mpi=pmix_v4"]
+    assert mpi_words(request_for("--mpi=list"), LOGIN, OMPI4, None) == ["--mpi=list"]
     assert mpi_words(request_for(), LOGIN, PLAIN, None) == []
-    asked_by_variable = replace(LOGIN, mpi_type="pmi2")
+    asked_by_variable = replace(LOGIN, mpi_type="pmix_v4")
     assert mpi_words(request_for(), asked_by_variable, OMPI4, None) == []
     assert mpi_words(request_for(mpi="auto"), asked_by_variable, OMPI4) == ["--mpi=pmix"]
+
+
+def test_whatever_a_program_without_mpi_is_given_is_good() -> None:
+    plain = replace(OMPI5, plain=True, command="/bin/true")
+    assert mpi_words(request_for("--mpi=none"), LOGIN, plain, None) == ["--mpi=none"]
+    assert mpi_words(request_for(), LOGIN, plain, WITHOUT_PMIX) == []
+    assert mpi_words(request_for(), LOGIN, plain, DEBIAN) == ["--mpi=pmix"]
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "image"),
+    [
+        (("--mpi=none",), {}, OMPI5),
+        (("--mpi", "pmi2"), {}, OMPI5),
+        ((), {"mpi": "pmi2"}, OMPI4),
+        (("--mpi=pmix",), {}, MPICH5),
+        (("--mpi=none",), {}, BOTH),
+    ],
+)
+def test_what_would_give_singletons_is_refused(
+    words: tuple[str, ...], given: dict[str, Any], image: Image
+) -> None:
+    with pytest.raises(RefusedError, match="each rank would be a world of its own") as caught:
+        planned(request_for(*words, **given), LOGIN, image, None)
+    assert "and what fits is chosen" in caught.value.hint
+    asked = given.get("mpi") or words[-1].removeprefix("--mpi=")
+    assert f"--ch-mpi=force:{asked} insists" in caught.value.hint
+    forced = mpi_words(request_for(*words, mpi=f"force:{asked}"), LOGIN, image, None)
+    assert forced == ([word for word in words if word.startswith("--mpi")] or [f"--mpi={asked}"])
+    assert mpi_words(request_for(mpi="none"), LOGIN, image, None) == ["--mpi=none"]
+
+
+def test_a_variable_that_does_not_fit_is_overruled_and_said() -> None:
+    made = planned(request_for(), replace(LOGIN, mpi_type="none"), OMPI5)
+    assert "--mpi=pmix" in made.argv
+    assert made.notes == (
+        "SLURM_MPI_TYPE is none, which Open MPI 5.0.7 does not speak; --ch-mpi=force:none insists on it",
+    )
+
+
+def test_two_mpis() -> None:
+    with pytest.raises(RefusedError, match="the command does not tell which it uses") as caught:
+        planned(request_for(), LOGIN, BOTH)
+    assert caught.value.hint.startswith(
+        "say --ch-mpi=pmix for Open MPI 4.1.4, or --ch-mpi=pmi2 for MPICH 5.0.2;"
+    )
+    assert mpi_words(request_for(mpi="pmi2"), LOGIN, BOTH, None) == ["--mpi=pmi2"]
+    alike = replace(BOTH, mpis=OMPI4.mpis + OMPI5.mpis)
+    assert mpi_words(request_for(), LOGIN, alike) == ["--mpi=pmix"]
+
+
+def with_pmix(version: str, *features: str) -> Image:
+    """Return an image whose Open MPI has this PMIx."""
+    return replace(OMPI4, parts=(part("pmix", version, *features),))
+
+
+SERVERS = {version: Offer(("none", f"pmix_v{version}", "pmix"), "", "24.11.5") for version in (3, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "refused"),
+    [
+        ("1.2.4", 3, False),
+        ("1.2.4", 4, True),
+        ("2.0.1", 3, True),
+        ("2.1.4", 5, False),
+        ("5.0.7", 5, False),
+        ("5.0.8", 5, True),
+        ("5.0.8", 4, False),
+        ("", 5, False),
+    ],
+)
+def test_a_pmix_that_a_server_does_not_accept(client: str, server: int, refused: bool) -> None:  # noqa: FBT001
+    if not refused:
+        assert mpi_words(request_for(), LOGIN, with_pmix(client), SERVERS[server]) == ["--mpi=pmix"]
+        return
+    with pytest.raises(RefusedError, match=f"with PMIx {client}, and pmix") as caught:
+        planned(request_for(), LOGIN, with_pmix(client), SERVERS[server])
+    assert "rebuild it with a newer PMIx" in caught.value.hint
+
+
+def told(made: Plan) -> dict[str, str]:
+    """Return the variables that a plan sets where nobody has."""
+    defaults = [
+        word.removeprefix("--env-default=") for word in made.argv if word.startswith("--env-default=")
+    ]
+    return dict(word.split("=", 1) for word in defaults)
+
+
+def test_what_pmix_is_told() -> None:
+    def psec_and_gds(
+        image: Image, offer: Offer = DEBIAN, context: Context = LOGIN, **given: Any
+    ) -> dict[str, str]:
+        found = told(planned(request_for(**given), context, image, offer))
+        return {name: value for name, value in found.items() if name.startswith("PMIX_MCA_")}
+
+    assert psec_and_gds(with_pmix("4.2.2", "munge")) == {}
+    assert psec_and_gds(with_pmix("5.0.11")) == {"PMIX_MCA_psec": "native"}
+    assert psec_and_gds(with_pmix("2.2.3", "munge")) == {"PMIX_MCA_gds": "hash"}
+    for server, hidden in ((4, False), (5, True)):
+        wanted = {"PMIX_MCA_gds": "hash"} if hidden else {}
+        image, offer = with_pmix("5.0.7", "munge"), SERVERS[server]
+        assert psec_and_gds(image, offer, private_tmp=True) == wanted
+        assert psec_and_gds(image, offer, replace(LOGIN, tmpdir="/scratch/t")) == wanted
+        assert psec_and_gds(image, offer, replace(LOGIN, tmpdir="/tmp")) == {}
+
+
+def test_separate_ranks() -> None:
+    assert told(planned(request_for(join=False), LOGIN, OMPI4)) == {
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+        "UCX_TLS": "^cma",
+        "UCX_POSIX_USE_PROC_LINK": "n",
+        "PSM2_KASSIST_MODE": "none",
+    }
+    assert told(planned(request_for(join=False), LOGIN, MPICH5)) == {
+        "MPIR_CVAR_CH4_CMA_ENABLE": "0",
+        "UCX_POSIX_USE_PROC_LINK": "n",
+    }
+    unread = replace(OMPI4, mpis=(part("openmpi", ""),), parts=())
+    assert set(told(planned(request_for(join=False), LOGIN, unread))) == {
+        "OMPI_MCA_btl_vader_single_copy_mechanism",
+        "OMPI_MCA_smsc",
+    }
+    assert told(planned(request_for(), LOGIN, OMPI4)) == {}
+
+
+def test_what_somebody_said_of_a_variable_is_left_alone() -> None:
+    name = "OMPI_MCA_btl_vader_single_copy_mechanism"
+    site_says = options.from_document(
+        Document("site.toml", {"options": {"env-default": [f"{name}=emulated"]}}), options.SITE
+    )
+    request = Request(
+        options.merge(*OURS.layers, site_says, options.from_command_line({"join": False})), (), ("x",)
+    )
+    made = planned(request, LOGIN, OMPI4)
+    assert told(made)[name] == "emulated"
+    (row,) = [row for row in made.reasons if row.value.startswith(f"{name} left to")]
+    assert "flavours/openmpi.toml" in row.reason
+    assert row.origin == "site.toml:1"
+    assert name not in told(planned(request_for(join=False, unset_env=("OMPI_MCA_btl_*",)), LOGIN, OMPI4))
+
+
+def test_what_a_user_had_better_not_have_said_is_noted() -> None:
+    name = "OMPI_MCA_btl_vader_single_copy_mechanism"
+    mine = replace(LOGIN, variables={name: "cma"})
+    (note,) = planned(request_for(join=False), mine, OMPI4).notes
+    assert note.startswith(f"{name}=cma (environment): asked for by name")
+    (note,) = planned(request_for(join=False, set_env=(f"{name}=cma",)), LOGIN, OMPI4).notes
+    assert "(command line (--ch-set-env))" in note
+    for request, context in (
+        (request_for(), mine),
+        (request_for(join=False, set_env=(f"{name}=none",)), mine),
+    ):
+        assert planned(request, context, OMPI4).notes == ()
+
+
+def test_ids_that_pmix_would_not_know() -> None:
+    here = replace(LOGIN, uid=1001, gid=1001)
+    with pytest.raises(RefusedError, match="--ch-uid and --ch-gid don't go with --mpi=pmix"):
+        planned(request_for(uid="0"), here, OMPI4)
+    assert "--uid=1001" in planned(request_for(uid="1001"), here, OMPI4).argv
+    assert "--uid=0" in planned(request_for(uid="0"), here, MPICH5).argv
 
 
 def test_an_mpi_that_can_not_be_seen() -> None:
@@ -252,21 +462,13 @@ def test_nothing_fits() -> None:
     with pytest.raises(RefusedError) as caught:
         planned(request_for(), LOGIN, OMPI4, WITHOUT_PMIX)
     assert caught.value.message == (
-        "the image speaks Open MPI 4.1, which needs one of pmix, pmix_v6, pmix_v5, pmix_v4, pmix_v3;"
-        " this srun offers none, pmi2"
+        "the image speaks Open MPI 4.1.4, which needs --mpi=pmix; this srun offers none, pmi2"
     )
     assert "--ch-launcher=guest" in caught.value.hint
     with pytest.raises(
         RefusedError, match=r"no description of \(libmpich\.so\.12\); this srun offers none, pmi2"
     ):
-        planned(request_for(), LOGIN, MPICH, WITHOUT_PMIX)
-
-
-def test_a_wire_up_of_the_users_that_can_not_work_is_noted() -> None:
-    (note,) = planned(request_for("--mpi=none"), LOGIN, OMPI5, None).notes
-    assert "as many worlds of one rank" in note
-    assert planned(request_for("--mpi", "pmix_v4"), LOGIN, OMPI5, None).notes == ()
-    assert len(planned(request_for(), replace(LOGIN, mpi_type="none"), OMPI5, None).notes) == 1
+        planned(request_for(), LOGIN, STRANGE, WITHOUT_PMIX)
 
 
 def inside(request: Request, context: Context, image: Image = PLAIN) -> list[str]:
@@ -333,9 +535,9 @@ def test_a_tmpdir_in_tmp_needs_no_bind() -> None:
         assert ("--bind-try=$TMPDIR" in words) is wanted
 
 
-def test_an_unknown_release_is_told_what_all_must_be() -> None:
-    argv = planned(request_for("-n2"), LAPTOP, replace(OMPI4, version=""), None).argv
-    assert len([word for word in argv if word.startswith("--env-default")]) == 2
+def test_an_unknown_release_is_told_nothing_that_is_not_for_all() -> None:
+    unread = replace(OMPI4, mpis=(part("openmpi", ""),))
+    assert told(planned(request_for("-n2"), LAPTOP, unread, None)) == {}
 
 
 SITE_FAKES = options.from_document(Document("site.toml", {"options": {"write-fake": "1g"}}), options.SITE)
@@ -430,7 +632,7 @@ def test_the_users_variables_come_last_and_the_strongest_of_them_at_the_very_end
 def test_planning_is_total() -> None:
     """Every combination gives a plan or a refusal."""
     for context in (LAPTOP, MPIRUN, LOGIN, replace(LOGIN, place="step", world=2), Context("/ch-run")):
-        for image in (OMPI4, OMPI5, PLAIN, MPICH, SQUASHFS, STORED):
+        for image in (OMPI4, OMPI5, MPICH5, BOTH, PLAIN, STRANGE, SQUASHFS, STORED):
             for launcher in ("auto", "srun", "mpirun", "guest"):
                 for mpi in ("auto", "none", "pmix"):
                     for offer in (DEBIAN, WITHOUT_PMIX, None):

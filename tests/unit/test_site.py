@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from chlaunch.errors import ConfigError
-from chlaunch.launch import flavour, options, site
+from chlaunch.launch import flavour, options, site, versions
 
 if TYPE_CHECKING:
     from chlaunch.launch.site import Site
@@ -119,12 +120,71 @@ def test_the_readme_lists_every_key() -> None:
 
 
 def test_flavours_are_read() -> None:
-    (openmpi,) = flavour.load()
-    assert openmpi.name == "openmpi"
-    assert openmpi.version("libmpi.so.40.30.4") == "4.1"
-    assert openmpi.version("libmpi.so.41.0.0") == ""
-    assert next(wire.plugin for wire in openmpi.wire_ups if wire.launcher == "srun") == "pmix"
-    assert all(need.row.reason and ":" in need.row.origin for need in (*openmpi.binds, *openmpi.variables))
+    found = {flavour.name: flavour for flavour in flavour.load()}
+    assert set(found) >= {
+        "openmpi",
+        "mpich",
+        "mvapich",
+        "intelmpi",
+        "cray-mpich",
+        "pmix",
+        "ucx",
+        "psm2",
+        "libfabric",
+    }
+    openmpi = found["openmpi"]
+    assert openmpi.starts("srun", "4.1.4")[0].plugin == "pmix"
+    assert [wire.hosts for wire in openmpi.starts("mpirun", "4.1.4")] == ["<5"]
+    assert openmpi.starts("mpirun", "4.1.4", "5.0.7") == ()
+    assert len(openmpi.starts("mpirun", "")) == 3
+    for each in found.values():
+        assert each.mpi == bool(each.wire_ups)
+        rows = [need.row for need in (*each.binds, *each.variables)] + [wire.row for wire in each.wire_ups]
+        rows += [row.row for row in each.conflicts] + [row.row for row in each.servers]
+        for row in rows:
+            assert row.reason
+            assert row.origin.startswith(f"flavours/{each.name}.toml:")
+            assert row.origin.partition(":")[2].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("version", "ranges", "holds"),
+    [
+        ("4.1.8rc1", ">=4.1 <5", True),
+        ("4.1.8", "4.1", True),
+        ("4.10", "4.1", False),
+        ("5.0", ">5", False),
+        ("5.0.1", ">5", True),
+        ("5", "<=5.0.0", True),
+        ("5.0.1", "=5.0.1", True),
+        ("4.0.1", ">=4.0.2", False),
+        ("", ">=1", False),
+        ("", "", True),
+        ("v5", ">=1", False),
+    ],
+)
+def test_ranges_of_versions(version: str, ranges: str, holds: bool) -> None:  # noqa: FBT001
+    assert versions.is_range(ranges)
+    assert versions.within(version, ranges) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("versions = '>= 4'", "x.toml:5: versions must be bounds between spaces"),
+        ("sharing = 'both'", "x.toml:5: sharing must be shared or separate"),
+        ("launcher = 'srun'", "x.toml:5: unknown key launcher"),
+    ],
+)
+def test_values_of_a_flavour_are_checked(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "x.toml"
+    row = f"[[variable]]\n{text}\nname = 'A'\nvalue = 'b'\nreason = 'r'\nsource = 's'\n"
+    file.write_text(f"name = 'x'\ntitle = 'X'\nlibraries = []\n{row}")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        flavour.parse(file)
+    file.write_text("name = 'x'\ntitle = 'X'\nlibraries = []\nversion = ['no group']\n")
+    with pytest.raises(ConfigError, match="version must be regular expressions with a group: no group"):
+        flavour.parse(file)
 
 
 def test_a_flavour_is_checked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ import pytest
 import zstandard
 
 from chlaunch.errors import ImageError
+from chlaunch.launch import flavour
+from chlaunch.launch.image import Asked
+from chlaunch.launch.inspect import inspect
 from chlaunch.rootfs import Rootfs, open_image
 from chlaunch.squashfs import decompress
 from chlaunch.squashfs.blocks import Blocks
@@ -166,6 +170,10 @@ def test_a_real_image(image_ompi4: Path, tmp_path: Path) -> None:
     tree = opened(squash(image_ompi4, tmp_path / "image", "-comp zstd -Xcompression-level 1"))
     assert compare(tree, image_ompi4, contents=False) > 5000
     image = Rootfs(str(tmp_path / "image"))
+    asked = Asked(("python3", "-m", "mpi4py"), {})
+    seen, told = (inspect(rootfs, flavour.load(), asked) for rootfs in (image, Rootfs(str(image_ompi4))))
+    assert replace(seen, path=told.path, sealed="") == told
+    assert seen.mpi
     library = image.locate("/usr/lib/x86_64-linux-gnu/libmpi.so.40") or ""
     file = image.open(library)
     assert file
