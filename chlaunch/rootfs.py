@@ -1,7 +1,7 @@
 """Which image a word means, and a read-only view of what it holds, without entering it.
 
-Only directories can be looked into so far. Image files are told by their first bytes, images in storage by
-their names; nothing is found in them.
+Directories, images in storage and SquashFS files are looked into, also within SIF files; in EROFS files
+nothing is found. Image files are told by their first bytes, images in storage by their names.
 
 Every path is one *inside* the image, and symbolic links are followed as the kernel would follow them there:
 an absolute link starts again at the image's root (``/usr/bin/mpirun -> /etc/alternatives/mpirun``), and
@@ -12,18 +12,25 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import filter as matching
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from chlaunch.errors import ImageError
+from chlaunch.squashfs import decompress
+from chlaunch.squashfs.blocks import Blocks, damaged, read_superblock
+from chlaunch.squashfs.tree import Squashfs
+from chlaunch.trees import Directory, Parts, Tree, open_stack, stamp
 
 # The kernel gives up with ELOOP after as many (MAXSYMLINKS, path_resolution(7)).
 LINKS_MAX = 40
+
+# Of names on the way, links' included. The kernel has no such limit, and no path comes near it; but links in
+# a hostile image could make one that takes minutes.
+NAMES_MAX = 2048
 
 # Of a file that is read as text. Those that matter have a few KiB; an image may hold anything.
 TEXT_MAX = 1 << 20
@@ -32,50 +39,24 @@ TEXT_MAX = 1 << 20
 NEEDED = ("/dev", "/proc", "/sys")
 
 # Image files: where their magic number is, the number, and what they are (runtime/image_file.c).
-MAGICS = ((0, b"hsqs", "SquashFS"), (32, b"SIF_MAGIC", "SIF"), (1024, b"\xe2\xe1\xf5\xe0", "EROFS"))
-MAGIC_END = 1028
-
-# What changes when software comes into a directory or goes: package managers' lists, and the directories that
-# they and people put it into. Below /usr/lib also Debian's multiarch directories.
-WATCHED = (
-    "/",
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/bin",
-    "/usr/local/lib",
-    "/etc",
-    "/opt",
-    "/ch",
-    "/var/lib/dpkg/status",
-    "/var/lib/rpm",
-    "/lib/apk/db/installed",
+MAGICS = (
+    (0, b"hsqs", "a SquashFS file"),
+    (32, b"SIF_MAGIC", "a SIF file"),
+    (1024, b"\xe2\xe1\xf5\xe0", "an EROFS file"),
 )
-WATCHED_MULTIARCH = ("/usr/lib", "*-linux-*")
+MAGIC_END = 1028
+SIF, EROFS = MAGICS[1][2], MAGICS[2][2]
 
-# A path without links and "..": its names from the image's root down.
-Parts = tuple[str, ...]
-
-
-class Tree(Protocol):
-    """Where an image's files come from. No link is followed here.
-
-    Methods other than mode may raise OSError, and all ImageError.
-    """
-
-    def mode(self, parts: Parts) -> int | None:
-        """Return the st_mode of what is there; None if nothing is, or it can't be seen."""
-
-    def target(self, parts: Parts) -> str:
-        """Return what the link there says."""
-
-    def names(self, parts: Parts) -> list[str]:
-        """Return the names in the directory there, in any order."""
-
-    def open(self, parts: Parts) -> BinaryIO:
-        """Open the regular file there for reading and seeking."""
-
-    def identity(self, find: Callable[[str], Parts | None]) -> str:
-        """Return a text that changes when the tree does. find: where a path leads, links followed."""
+# SIF (sif's pkg/sif, little-endian): where the number of descriptors and their place are; of a descriptor its
+# type, whether it is used, where its data is, and of a partition the file system and what it is for.
+SIF_TABLE_AT = 88
+SIF_TABLE = struct.Struct("<qq")
+SIF_DESCRIPTOR = 585
+SIF_DESCRIPTORS_MOST = 1024
+SIF_ROW = struct.Struct("<iB12xq176xii")
+SIF_PARTITION = 0x4004
+SIF_SQUASHFS, SIF_ENCRYPTED = 1, 5
+SIF_PRIMARY = 2
 
 
 @dataclass(frozen=True)
@@ -92,8 +73,24 @@ class Rootfs:
 
     @cached_property
     def _tree(self) -> Tree:
-        """Return where its files come from."""
-        return _Directory(self.path)
+        """Return where its files come from; it is opened when something is asked for first."""
+        if self.storage is not None:
+            return open_stack(self.storage, _stored_name(self.path), self.path)
+        try:
+            kind = _kind_of_file(self.path)
+        except OSError:
+            kind = None
+        return Directory(self.path) if kind is None else _open_squashfs(self.path, kind)
+
+    @property
+    def sealed(self) -> str:
+        """Return what kind of image it is that can't be written to by its nature; empty for a directory."""
+        if self.storage is not None:
+            return "an image in storage"
+        try:
+            return _kind_of_file(self.path) or ""
+        except OSError:
+            return ""
 
     def locate(self, path: str) -> str | None:
         """Return the absolute path inside the image that path leads to, links followed; None if not there."""
@@ -155,7 +152,7 @@ class Rootfs:
         """
         try:
             text = (
-                _stamp(Path(self.path).stat())
+                stamp(Path(self.path).stat())
                 if self.unseen
                 else self._tree.identity(lambda path: (self._follow(path) or (None,))[0])
             )
@@ -169,10 +166,11 @@ class Rootfs:
             return None
         todo = path.split("/")[::-1]
         trail = [("", self._tree.mode(()) or 0)]
-        links = 0
+        links = names = 0
         while todo:
             part = todo.pop()
-            if not stat.S_ISDIR(trail[-1][1]):
+            names += 1
+            if names > NAMES_MAX or not stat.S_ISDIR(trail[-1][1]):
                 return None
             if part == "..":
                 del trail[max(1, len(trail) - 1) :]
@@ -200,69 +198,6 @@ class Rootfs:
             return self._tree.target(parts)
         except OSError:
             return ""
-
-
-@dataclass(frozen=True)
-class _Directory:
-    """A tree below a directory of this host. It is walked name by name, so that no link leads out of it."""
-
-    top: str
-
-    def mode(self, parts: Parts) -> int | None:
-        try:
-            return self._status(parts).st_mode
-        except (OSError, ValueError):  # ValueError: a NUL, or what can't be encoded, is in no name
-            return None
-
-    def target(self, parts: Parts) -> str:
-        with self._above(parts) as (descriptor, name):
-            return os.readlink(name, dir_fd=descriptor)
-
-    def names(self, parts: Parts) -> list[str]:
-        with self._above(parts) as (descriptor, name):
-            opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-        try:
-            return os.listdir(opened)  # noqa: PTH208  of a descriptor
-        finally:
-            os.close(opened)
-
-    def open(self, parts: Parts) -> BinaryIO:
-        with self._above(parts) as (descriptor, name):
-            # What was a file a moment ago may be a FIFO now, whose opening would wait for a writer.
-            opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            os.close(opened)
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return os.fdopen(opened, "rb")
-
-    def identity(self, find: Callable[[str], Parts | None]) -> str:
-        above, pattern = WATCHED_MULTIARCH
-        known = find(above)
-        names = [] if known is None else sorted(matching(self.names(known), pattern))
-        found = [find(path) for path in (*WATCHED, *(f"{above}/{name}" for name in names))]
-        return "\n".join(_stamp(self._status(parts)) for parts in found if parts is not None)
-
-    def _status(self, parts: Parts) -> os.stat_result:
-        with self._above(parts) as (descriptor, name):
-            return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-
-    @contextmanager
-    def _above(self, parts: Parts) -> Iterator[tuple[int, str]]:
-        """Give a descriptor of the directory that has parts, and its name there."""
-        descriptor = os.open(self.top, os.O_PATH | os.O_DIRECTORY)
-        try:
-            for part in parts[:-1]:
-                below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            yield descriptor, parts[-1] if parts else "."
-        finally:
-            os.close(descriptor)
-
-
-def _stamp(status: os.stat_result) -> str:
-    """Return what changes when the file does."""
-    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def storage_directory(named: str, environment: Mapping[str, str]) -> str:
@@ -295,14 +230,16 @@ def open_image(word: str, storage: str) -> Rootfs:
     """
     absolute = os.path.abspath(word)  # noqa: PTH100  as above
     if not ("/" in word and os.path.exists(absolute)) and _is_stored(word, storage):  # noqa: PTH110
-        return Rootfs(word, storage, "an image in storage")
+        stored = Rootfs(word, storage)
+        stored.mode("/")  # what is wrong with it comes out here
+        return stored
     try:
         mode = os.stat(absolute).st_mode  # noqa: PTH116  its errno words the message
         kind = None if stat.S_ISDIR(mode) else _kind_of_file(absolute)
     except OSError as error:
         raise _unopened(word, storage, error) from error
     if kind:
-        return Rootfs(absolute, unseen=f"a {kind} file")
+        return Rootfs(absolute, unseen=_unseen(absolute, kind))
     if not stat.S_ISDIR(mode):
         raise ImageError(
             f"unknown image type: {word}",
@@ -321,11 +258,15 @@ def _is_stored(word: str, storage: str) -> bool:
     """Say whether storage has an image of that name (runtime/store.c)."""
     if not word or word[0] in "./":
         return False
-    name = word.replace("/", "%").replace(":", "+")
     try:
-        return stat.S_ISDIR(Path(storage, "images", name).lstat().st_mode)
+        return stat.S_ISDIR(Path(storage, "images", _stored_name(word)).lstat().st_mode)
     except OSError:
         return False
+
+
+def _stored_name(word: str) -> str:
+    """Return an image's name as a file's."""
+    return word.replace("/", "%").replace(":", "+")
 
 
 def _kind_of_file(path: str) -> str | None:
@@ -340,6 +281,67 @@ def _kind_of_file(path: str) -> str | None:
     with open(path, "rb") as file:  # noqa: PTH123  as fast as can be
         start = file.read(MAGIC_END)
     return next((kind for at, magic, kind in MAGICS if start[at:].startswith(magic)), None)
+
+
+def _unseen(path: str, kind: str) -> str:
+    """Return what the image file is if it can't be looked into here, else nothing.
+
+    Raises:
+        ImageError: it is damaged.
+
+    """
+    if kind == EROFS:
+        return kind
+    with open(path, "rb") as file:  # noqa: PTH123  as above
+        start = _sif_partition(file.fileno(), path) if kind == SIF else 0
+        why = decompress.lacking(read_superblock(file.fileno(), start, path).compression)
+    return f"{kind} {why}" if why else ""
+
+
+def _open_squashfs(path: str, kind: str) -> Squashfs:
+    """Open the SquashFS in an image file.
+
+    Raises:
+        ImageError: it is damaged, or can't be read.
+
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise _unopened(path, "", error) from error
+    try:
+        start = _sif_partition(descriptor, path) if kind == SIF else 0
+    except ImageError:
+        os.close(descriptor)
+        raise
+    return Squashfs(Blocks(descriptor, start, path))
+
+
+def _sif_partition(descriptor: int, shown: str) -> int:
+    """Return where in an open SIF file the partition with the root file system is (runtime/image_file.c).
+
+    Raises:
+        ImageError: there is none, or it is no SquashFS, in the words of ch-run.
+
+    """
+    count, at = SIF_TABLE.unpack(
+        os.pread(descriptor, SIF_TABLE.size, SIF_TABLE_AT).ljust(SIF_TABLE.size, b"\0")
+    )
+    if not (0 <= count <= SIF_DESCRIPTORS_MOST and 0 <= at <= os.fstat(descriptor).st_size):
+        raise damaged(shown, "its SIF header makes no sense")
+    why = "it has no partition with a root file system"
+    for number in range(count):
+        row = os.pread(descriptor, SIF_DESCRIPTOR, at + number * SIF_DESCRIPTOR)
+        if len(row) != SIF_DESCRIPTOR:
+            raise damaged(shown, "it ends within its SIF descriptors")
+        kind, used, start, system, role = SIF_ROW.unpack_from(row)
+        if kind != SIF_PARTITION or not used or role != SIF_PRIMARY:
+            continue
+        if system == SIF_SQUASHFS and start > 0:
+            return int(start)
+        encrypted = system == SIF_ENCRYPTED
+        why = f"its root file system is {'encrypted' if encrypted else 'no SquashFS'}"
+    raise damaged(shown, why)
 
 
 def _unopened(word: str, storage: str, error: OSError) -> ImageError:

@@ -32,8 +32,8 @@ class Image:
     one. parts: PMIx, UCX and so on, with what comes with the MPI first. strange: an MPI library that no table
     describes. plain: the command's own libraries tell that it uses no MPI. mpirun: how to call the image's,
     empty if it has none. machine: as uname(1) has it. libc: name and version. storage: where path is a name.
-    unseen: what kind of image it is that can't be looked into. command: the path of the command, if it was
-    found.
+    unseen: what kind of image it is that can't be looked into. sealed: what kind it is that can't be written
+    to. command: the path of the command, if it was found.
     """
 
     path: str
@@ -49,6 +49,7 @@ class Image:
     has_environment: bool = False
     storage: str | None = None
     unseen: str = ""
+    sealed: str = ""
 
     @property
     def mpi(self) -> Part | None:

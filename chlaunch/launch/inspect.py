@@ -62,7 +62,7 @@ MACHINES = {
 def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked = Asked()) -> Image:  # noqa: B008  frozen
     """Return what the image holds, and what the command in it speaks; of an unseen one, nothing."""
     if rootfs.unseen:
-        return Image(rootfs.path, storage=rootfs.storage, unseen=rootfs.unseen)
+        return Image(rootfs.path, storage=rootfs.storage, unseen=rootfs.unseen, sealed=rootfs.sealed)
     view = View(rootfs, asked.shown)
     own = _environment(rootfs)
     variables = {**asked.variables, **own}
@@ -89,6 +89,7 @@ def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked = Asked(
         command=command.path,
         has_environment=rootfs.is_file(ENVIRONMENT_FILE),
         storage=rootfs.storage,
+        sealed=rootfs.sealed,
     )
 
 

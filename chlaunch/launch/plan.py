@@ -191,9 +191,9 @@ def _writing(settings: Settings, image: Image) -> tuple[bool, str | None]:
         raise UsageError("--ch-write and --ch-write-fake exclude each other", "give one of them")
     if asked > write:
         return False, size
-    if write >= 0 and image.unseen:
+    if write >= 0 and (image.sealed or image.unseen):
         raise ImageError(
-            f"can't write to {image.unseen}: {image.path}",
+            f"can't write to {image.sealed or image.unseen}: {image.path}",
             "use --ch-write-fake for files that may vanish, or convert the image to a directory first",
         )
     return write >= 0, None

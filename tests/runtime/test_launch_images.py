@@ -17,9 +17,10 @@ WORDS = ("directory", "image.sqfs", "./image.sqfs", "local:1", "site/app:1")
 
 @pytest.fixture(scope="module", autouse=True)
 def images(runtime: Runtime) -> None:
-    """Make an image with an mpirun that starts one rank; in storage it has two names."""
+    """Make an image with an Open MPI whose mpirun starts one rank; in storage it has two names."""
     changes = "printf '#!/bin/sh\\nexec \"$@\"\\n' >usr/bin/mpirun && chmod +x usr/bin/mpirun"
-    runtime.copy_image("directory", changes)
+    library = "mkdir -p usr/lib && printf '\\0Open MPI v%%d.%%d.%%d\\0\\0v4.1.4\\0' >usr/lib/libmpi.so.40"
+    runtime.copy_image("directory", f"{changes} && {library}")
     runtime.machine.run(
         """
         set -e

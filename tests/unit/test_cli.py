@@ -131,10 +131,13 @@ def test_an_option_whose_value_may_be_left_out(
     assert [word for word in shlex.split(done.stdout) if word.startswith("--write")] == given
 
 
-def test_images_by_name_and_files(environment: dict[str, str], tmp_path: Path) -> None:
+def test_images_by_name_and_files(environment: dict[str, str], tmp_path: Path, image: Path) -> None:
     (tmp_path / "store/images/debian+12").mkdir(parents=True)
+    (tmp_path / "store/images/debian+12/layers").write_text("1a\n")
+    (tmp_path / "store/l").mkdir()
+    (tmp_path / "store/l/1a").symlink_to(image)
     file = tmp_path / "image.sqfs"
-    file.write_bytes(b"hsqs")
+    subprocess.run(["mksquashfs", image, file, "-quiet", "-no-progress"], check=True)
     for word, last in (
         ("debian:12", ["--storage=" + str(tmp_path / "store"), "debian:12"]),
         (file, [str(file)]),
@@ -150,7 +153,7 @@ def test_images_by_name_and_files(environment: dict[str, str], tmp_path: Path) -
         done = run(words, environment)
         assert done.returncode == 0, done.stderr
         planned = shlex.split(done.stdout)
-        assert planned[planned.index("--") - 1 :] == [last[-1], "--", "mpirun", "app"]
+        assert planned[planned.index("--") - 1 :] == [last[-1], "--", "mpirun.openmpi", "app"]
         assert [word for word in planned if word.startswith("--storage")] == last[:-1]
 
 

@@ -21,7 +21,9 @@ LAYERS = {
     "launch": ("cdi", "rootfs", "native", "slurm", "errors"),
     "image": ("rootfs", "native", "slurm", "errors"),
     "cdi": ("errors",),
-    "rootfs": ("errors",),
+    "rootfs": ("trees", "squashfs", "errors"),
+    "squashfs": ("errors",),
+    "trees": ("errors",),
     "native": ("errors",),
     "slurm": ("errors",),
     "errors": (),
@@ -36,6 +38,8 @@ DOORS = {
     "pyslurm": ("slurm.py",),
     "mpi4py": ("probe.py",),
     "yaml": ("cdi/builder.py",),
+    "zstandard": ("squashfs/decompress.py",),
+    "lz4": ("squashfs/decompress.py",),
     "elftools": ("launch/elf.py",),
 }
 # ch-launch becomes the launcher. ch-cdi, which ch-run became, becomes ch-run again: ranks have no parent process.
