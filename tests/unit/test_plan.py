@@ -280,6 +280,14 @@ def test_launchers_that_can_not(
     assert caught.value.exit_code == 2
 
 
+def test_a_launcher_that_a_file_names_does_not_make_many_jobs_of_one() -> None:
+    rank = replace(LOGIN, place="step", world=4)
+    with pytest.raises(RefusedError, match="this is one rank of 4"):
+        planned(request_for(at=SLURM_PMIX), rank, OMPI4, at=SLURM_PMIX)
+    made = planned(request_for(at=SLURM_PMIX, launcher="srun"), rank, OMPI4, at=SLURM_PMIX)
+    assert made.argv[0] == "srun"
+
+
 def mpi_words(request: Request, context: Context, image: Image, offer: Offer | None = DEBIAN) -> list[str]:
     """Return the --mpi= words of a plan."""
     return [word for word in planned(request, context, image, offer).argv if word.startswith("--mpi")]
