@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ ENTRIES_MAX = 1000
 def inspect(
     rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked, environment: Mapping[str, str]
 ) -> Image:
-    """Return what the image holds, from the cache if it can be; see launch.inspect.inspect()."""
+    """Return what the image holds, from the cache if it can be; see launch.inspect.inspect().
+
+    What a site shows of hosts that have it is taken to be missing where it is missing here.
+    """
+    asked = replace(asked, shown=tuple(path for path in asked.shown if os.path.exists(path)))  # noqa: PTH110
     directory = _directory(environment)
     if rootfs.unseen or directory is None:
         return _look(rootfs, flavours, asked)

@@ -194,7 +194,7 @@ def _given_binds(settings: Settings, context: Context) -> list[tuple[Bind, Row]]
     return [
         (
             _given_bind(str(setting.value), kind, context),
-            Row(f"{kind} {setting.value}", "asked for", setting.origin),
+            Row(f"{kind} {setting.value}", setting.reason, setting.origin),
         )
         for setting, kind in given
     ]
@@ -243,14 +243,26 @@ def hidden(settings: Settings, context: Context, image: Image, situation: Situat
 
 
 def _given_variables(settings: Settings, context: Context) -> list[tuple[VariableChange, Row]]:
-    """Return the user's own changes: the weaker speaker's first, and of one speaker first what is unset."""
-    kinds = ("unset-env", "env-default", "set-env", "set-env0", "env")
-    given = [(setting, kind) for kind in kinds for setting in settings.all(kind)]
+    """Return the user's own changes: the weaker speaker's first, and of one speaker first what is unset.
+
+    Of two defaults for a variable only the later is kept: ch-run would take the first, the weaker speaker's.
+    """
+    given = [(setting, kind) for kind in needs.KINDS for setting in settings.all(kind)]
     given.sort(key=lambda item: item[0].strength)  # a stable sort: the order of kinds stays
+    last = {_name(setting): setting for setting in settings.all("env-default")}
     return [
-        (_given_change(setting, kind, context), Row(f"{kind} {setting.value}", "asked for", setting.origin))
+        (
+            _given_change(setting, kind, context),
+            Row(f"{kind} {setting.value}", setting.reason, setting.origin),
+        )
         for setting, kind in given
+        if kind != "env-default" or last[_name(setting)] is setting
     ]
+
+
+def _name(setting: Setting) -> str:
+    """Return the variable that a NAME=VALUE is about."""
+    return str(setting.value).partition("=")[0]
 
 
 def _given_change(setting: Setting, kind: str, context: Context) -> VariableChange:

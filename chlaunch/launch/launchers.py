@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from chlaunch.errors import RefusedError
 from chlaunch.launch.context import Context
 from chlaunch.launch.image import Image
-from chlaunch.launch.options import Settings
+from chlaunch.launch.options import ENVIRONMENT, Settings
 from chlaunch.launch.tables import Row
 
 HERE = "this host"
@@ -122,6 +122,11 @@ def choose(settings: Settings, context: Context, image: Image) -> tuple[Launcher
 
     """
     asked = settings.last("launcher")
+    if context.world > 1 and (asked is None or asked.value == "auto" or asked.strength < ENVIRONMENT):
+        raise RefusedError(
+            f"this is one rank of {context.world}, and each would launch a job of its own",
+            "start ch-launch once, without the launcher around it; or put ch-run --join in its place",
+        )
     if asked is not None and asked.value != "auto":
         launcher = next(row for row in LAUNCHERS if row.name == asked.value)
         fit = launcher.fit(context, image)
@@ -130,11 +135,6 @@ def choose(settings: Settings, context: Context, image: Image) -> tuple[Launcher
                 f"can't launch with {launcher.name}: {fit.why}", _instead(launcher, context, image)
             )
         return launcher, Row(f"launcher {launcher.name}", f"asked for; {fit.why}", asked.origin)
-    if context.world > 1:
-        raise RefusedError(
-            f"this is one rank of {context.world}, and each would launch a job of its own",
-            "start ch-launch once, without the launcher around it; or put ch-run --join in its place",
-        )
     fits = [(launcher, launcher.fit(context, image)) for launcher in LAUNCHERS]
     for launcher, fit in fits:
         if fit.usable:

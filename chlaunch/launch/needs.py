@@ -11,8 +11,8 @@ from chlaunch.launch.options import Setting, Settings
 from chlaunch.launch.tables import Row
 from chlaunch.launch.versions import within
 
-# Options by which a user, or a site, says what a variable is to be.
-KINDS = ("set-env", "set-env0", "env", "env-default", "unset-env")
+# Options by which a user, or a site, says what a variable is to be, in the order in which one's are done.
+KINDS = ("unset-env", "env-default", "set-env", "set-env0", "env")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ def conflicts(
         for conflict in part.flavour.conflicts:
             name = conflict.row.value
             said = _said(settings, name)
+            if name in environment and said in settings.all("env-default"):
+                said = None  # a default gives way to what is in the environment
             value = str(said.value).partition("=")[2] if said is not None else environment.get(name, "")
             if (
                 fnmatchcase(value, conflict.value)
@@ -104,7 +106,7 @@ def _is_sharing(sharing: str, situation: Situation) -> bool:
 
 
 def _said(settings: Settings, name: str) -> Setting | None:
-    """Return the strongest setting that says what a variable is to be; None if there is none."""
+    """Return the strongest setting that says what a variable is to be, of equals the last; None if none."""
     found = [
         setting
         for kind in KINDS
@@ -115,4 +117,4 @@ def _said(settings: Settings, name: str) -> Setting | None:
             else str(setting.value).startswith(f"{name}=")
         )
     ]
-    return max(found, key=lambda setting: setting.strength, default=None)
+    return max(reversed(found), key=lambda setting: setting.strength, default=None)

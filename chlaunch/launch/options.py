@@ -167,7 +167,7 @@ OPTIONS = (
     Option(
         "site",
         "value",
-        "the site's configuration, instead of /etc/chlaunch/site.toml",
+        "the site's configuration, or one of ours, such as cray-ex, instead of /etc/chlaunch/site.toml",
         "FILE",
         configurable=False,
     ),
@@ -187,11 +187,12 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 @dataclass(frozen=True)
 class Setting:
-    """A value somebody gave to an option, who (the stronger, the higher), and where."""
+    """A value somebody gave to an option, who (the stronger, the higher), where, and why."""
 
     value: str | bool
     strength: int
     origin: str
+    reason: str = "asked for"
 
 
 @dataclass(frozen=True)

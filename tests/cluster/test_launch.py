@@ -148,6 +148,57 @@ def test_a_job_starts_where_the_user_is(slurm: Cluster, ch_launch: Path, image_t
     assert sorted(job.stdout.split()) == ["/home/alice/work"] * 2 + ["found"] * 2
 
 
+SITE = """
+base = ["slurm-pmix"]
+[[bind]]
+path = "$NODE_DATA"
+target = "/node/data"
+reason = "a variable of the node, and a place that the image has not"
+[[bind]]
+path = "/no/such/path"
+reason = "left out where it does not exist"
+[[variable]]
+name = "FROM_SITE"
+value = "site's $HOME; `id`"
+reason = "as it is"
+[[variable]]
+name = "BOTH_SAY"
+value = "site"
+reason = "the user's environment wins"
+[[unset]]
+variable = "OVERRULED"
+reason = "this and the row below overrule the environment"
+[[variable]]
+name = "OVERRULED"
+value = "site"
+reason = "see above"
+"""
+
+
+def test_a_sites_rows_reach_the_ranks(slurm: Cluster, ch_launch: Path, image_tiny: Path) -> None:
+    slurm.outside("/home/alice/site.toml").write_text(SITE)
+    slurm.run("mkdir -p data; echo found >data/file", check=True)
+    said = "export NODE_DATA=/home/alice/data BOTH_SAY=user OVERRULED=user I_MPI_PMI_LIBRARY=/lib/libpmi2.so"
+    shown = 'echo "$FROM_SITE|$BOTH_SAY|$OVERRULED|${I_MPI_PMI_LIBRARY-}"; cat /node/data/file'
+    words = [ch_launch, "--ch-site=site.toml", "--ch-mpi=none", "-N2", image_tiny, "--", "sh", "-c", shown]
+    job = slurm.run(f"{said}; {shlex.join(map(str, words))}", check=True)
+    assert sorted(job.stdout.splitlines()) == ["found"] * 2 + ["site's $HOME; `id`|user|site|"] * 2
+
+
+def test_our_own_files_by_the_systems_do_no_harm(slurm: Cluster, ch_launch: Path, image_ompi4: Path) -> None:
+    etc = slurm.outside("/etc/chlaunch")
+    etc.mkdir()
+    (etc / "site.toml").write_text('base = ["slurm-pmix", "cray-ex", "infiniband"]')
+    try:
+        job = slurm.run([ch_launch, "--ch-explain", "-n2", image_ompi4, "--", *PROBE[:2], "--expect=2"])
+    finally:
+        shutil.rmtree(etc)
+    assert len(world(job)) == 2
+    for name in ("slurm-pmix", "cray-ex", "infiniband"):
+        assert f"[site-configs/{name}.toml:" in job.stderr
+    assert all(line.startswith("ch-launch: ") for line in job.stderr.splitlines())
+
+
 def test_exit_codes_pass(slurm: Cluster, ch_launch: Path, image_tiny: Path) -> None:
     launch = [ch_launch, "--ch-mpi=none", "-n1", image_tiny, "--"]
     assert slurm.run([*launch, "sh", "-c", "exit 7"]).returncode == 7

@@ -50,7 +50,7 @@ def test_dry_run_is_one_line_that_does_the_same(image: Path, environment: dict[s
 def test_explain(image: Path, environment: dict[str, str]) -> None:
     done = run(["--ch-dry-run", "--ch-explain", "--ch-bind=/a", str(image), "--", "app"], environment)
     assert "ch-launch: bind /a: asked for [command line (--ch-bind)]" in done.stderr.splitlines()
-    assert re.search(r"unset LD_PRELOAD: .* \[site-configs/slurm-pmix\.toml:\d+\]", done.stderr)
+    assert re.search(r"unset LD_PRELOAD: .* \[site-configs/generic\.toml:\d+\]", done.stderr)
 
 
 def test_json(image: Path, environment: dict[str, str]) -> None:
@@ -94,6 +94,7 @@ def test_the_environment_is_not_passed_on(image: Path, environment: dict[str, st
             ("there is no srun in PATH", "--ch-launcher=guest"),
         ),
         (["--ch-site=/nowhere", "IMAGE", "--", "app"], 64, ("can't read /nowhere", "")),
+        (["--ch-site=cray", "IMAGE", "--", "app"], 64, ("can't read cray: no such", "did you mean cray-ex?")),
     ],
 )
 def test_failures(

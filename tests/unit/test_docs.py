@@ -33,7 +33,7 @@ def test_ch_launch_lists_every_exit_code() -> None:
 def test_chlaunch_site_lists_every_key() -> None:
     text = (DOCS / "chlaunch-site.5").read_text()
     for part in re.split(r"^\.Ss ", text, flags=re.MULTILINE)[1:]:
-        name = part.splitlines()[0].strip("[]")
+        name = part.splitlines()[0].removeprefix("Top level").strip("[]")
         (section,) = (section for section in site.SECTIONS if section.name == name)
         assert re.findall(r"^\.It Ic (\S+) ", part, re.MULTILINE) == [key.name for key in section.keys]
     assert text.count("\n.Ss ") == len(site.SECTIONS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from chlaunch.errors import ImageError
-from chlaunch.launch import flavour
+from chlaunch.launch import cache, flavour
+from chlaunch.launch.image import Asked
 from chlaunch.launch.inspect import inspect
 from chlaunch.launch.loader import expand
 from chlaunch.launch.view import View
@@ -180,6 +182,14 @@ def test_a_link_to_nothing_is_no_library(tmp_path: Path) -> None:
     (tmp_path / "usr/lib").mkdir(parents=True)
     (tmp_path / "usr/lib/libmpi.so.40").symlink_to("libmpi.so.40.30.4")
     assert inspect(Rootfs(str(tmp_path)), flavour.load()).speaks == "no MPI"
+
+
+def test_what_a_site_shows_hides_nothing_where_the_host_lacks_it(image: Path, tmp_path: Path) -> None:
+    (image / "opt/nowhere/bin").mkdir(parents=True)
+    shutil.copy("/bin/true", image / "opt/nowhere/bin/app")
+    asked = Asked(words=("/opt/nowhere/bin/app",), shown=("/opt/nowhere",))
+    found = cache.inspect(Rootfs(str(image)), flavour.load(), asked, {"HOME": str(tmp_path)})
+    assert found.command == "/opt/nowhere/bin/app"
 
 
 def test_expand(image: Path) -> None:

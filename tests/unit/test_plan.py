@@ -6,10 +6,11 @@ CHLAUNCH_UPDATE_GOLDEN=1 writes the files anew; read the difference before commi
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,9 +24,13 @@ from chlaunch.launch.starter import Starter
 from chlaunch.launch.tables import Document, Row
 from chlaunch.slurm import Offer
 
+if TYPE_CHECKING:
+    from chlaunch.launch.site import Site
+
 GOLDEN = Path(__file__).parent / "golden"
 FLAVOURS = {found.name: found for found in flavour.load()}
 OURS = site.load({}, os.devnull)  # not what this machine may have in /etc
+CRAY_EX, INFINIBAND, SLURM_PMIX = (site.load({}, name) for name in ("cray-ex", "infiniband", "slurm-pmix"))
 
 LAPTOP = Context(ch_run="/opt/chlaunch/bin/ch-run", home="/home/alice", directory="/home/alice/run")
 OPEN_MPI_4, OPEN_MPI_5 = (Starter("mpirun", version, f"Open MPI {version}") for version in ("4.1.4", "5.0.7"))
@@ -72,24 +77,32 @@ OMPI5 = Image(
 )
 MPICH5 = Image("/images/mpich5", (part("mpich", "5.0.2"),), (part("ucx", "1.20.1"),), mpirun="mpiexec.hydra")
 BOTH = Image("/images/both", OMPI4.mpis + MPICH5.mpis, OMPI4.parts)
+CRAY = Image(
+    "/images/cray", (part("cray-mpich", "8.1.28"),), (part("libfabric", "1.15.2"),), mpirun="mpiexec"
+)
 PLAIN = Image("/images/plain")
 SQUASHFS = Image("/images/app.sqfs", unseen="a SquashFS file")
 STORED = Image("site/app:1", storage="/scratch/alice/storage", unseen="an image in storage")
 STRANGE = Image("/images/strange", strange="libmpich.so.12")
 
 DEBIAN = Offer(("pmix", "none", "cray_shasta", "pmi2", "pmix_v4"), "srun --mpi=list")
+SHASTA = Offer(("cray_shasta", "none", "pmi2", "pmix"), "srun --mpi=list")
 WITHOUT_PMIX = Offer(("none", "pmi2"), "srun --mpi=list")
 
 
-def request_for(*launcher: str, command: tuple[str, ...] = ("./a.out", "in put"), **given: Any) -> Request:
-    """Return a request with options given as click has them, set-env written set_env."""
+def request_for(
+    *launcher: str, command: tuple[str, ...] = ("./a.out", "in put"), at: Site = OURS, **given: Any
+) -> Request:
+    """Return a request with options given as click has them, set-env written set_env. at: the site."""
     said = options.from_command_line({name.replace("_", "-"): value for name, value in given.items()})
-    return Request(options.merge(*OURS.layers, said), launcher, command)
+    return Request(options.merge(*at.layers, said), launcher, command)
 
 
-def planned(request: Request, context: Context, image: Image, offer: Offer | None = DEBIAN) -> Plan:
-    """Return the plan with our own site configuration."""
-    return plan(request, context, OURS, image, offer)
+def planned(
+    request: Request, context: Context, image: Image, offer: Offer | None = DEBIAN, at: Site = OURS
+) -> Plan:
+    """Return the plan with a site's configuration; default: our own."""
+    return plan(request, context, at, image, offer)
 
 
 def text_of(made: Plan) -> str:
@@ -153,12 +166,18 @@ CASES: dict[str, tuple[Request, Context, Image, Offer | None]] = {
     "mpirun-ompi5": (request_for("-np", "4"), MPIRUN, OMPI5, None),
     "guest-ompi4": (request_for("-n", "4"), LAPTOP, OMPI4, None),
     "guest-ompi5": (request_for("-n", "4"), LAPTOP, OMPI5, None),
+    "site-cray-ex": (request_for("-N2", "-n4", at=CRAY_EX), LOGIN, CRAY, SHASTA),
+    "site-infiniband": (request_for("-N2", "-n4", at=INFINIBAND), LOGIN, OMPI4, DEBIAN),
+    "site-slurm-pmix": (request_for("-N2", "-n4", at=SLURM_PMIX), LOGIN, OMPI5, DEBIAN),
 }
+
+
+SITES = {"site-cray-ex": CRAY_EX, "site-infiniband": INFINIBAND, "site-slurm-pmix": SLURM_PMIX}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str) -> None:
-    text = text_of(planned(*CASES[name]))
+    text = text_of(planned(*CASES[name], SITES.get(name, OURS)))
     file = GOLDEN / f"{name}.txt"
     if os.environ.get("CHLAUNCH_UPDATE_GOLDEN"):
         file.write_text(text)
@@ -171,7 +190,7 @@ def test_every_golden_file_has_its_case() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_line_is_the_plan(name: str) -> None:
-    made = planned(*CASES[name])
+    made = planned(*CASES[name], SITES.get(name, OURS))
     assert "\n" not in made.line()
     assert tuple(shlex.split(made.line())) == made.argv
     with_environment = replace(made, environment={"A": "b c"})
@@ -259,6 +278,14 @@ def test_launchers_that_can_not(
     assert message in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.exit_code == 2
+
+
+def test_a_launcher_that_a_file_names_does_not_make_many_jobs_of_one() -> None:
+    rank = replace(LOGIN, place="step", world=4)
+    with pytest.raises(RefusedError, match="this is one rank of 4"):
+        planned(request_for(at=SLURM_PMIX), rank, OMPI4, at=SLURM_PMIX)
+    made = planned(request_for(at=SLURM_PMIX, launcher="srun"), rank, OMPI4, at=SLURM_PMIX)
+    assert made.argv[0] == "srun"
 
 
 def mpi_words(request: Request, context: Context, image: Image, offer: Offer | None = DEBIAN) -> list[str]:
@@ -418,6 +445,82 @@ def test_what_somebody_said_of_a_variable_is_left_alone() -> None:
     assert "flavours/openmpi.toml" in row.reason
     assert row.origin == "site.toml:1"
     assert name not in told(planned(request_for(join=False, unset_env=("OMPI_MCA_btl_*",)), LOGIN, OMPI4))
+
+
+def site_with(text: str, tmp_path: Path) -> Site:
+    """Return the site whose file holds text."""
+    file = tmp_path / "site.toml"
+    file.write_text(text)
+    return site.load({}, str(file))
+
+
+def test_a_site_that_contradicts_a_flavour_wins_and_both_are_named(tmp_path: Path) -> None:
+    name = "OMPI_MCA_btl_vader_single_copy_mechanism"
+    row = f"[[variable]]\nname = '{name}'\nvalue = 'emulated'\nreason = 'measured here'\n"
+    at = site_with(row, tmp_path)
+    made = planned(request_for(join=False, at=at), LOGIN, OMPI4, at=at)
+    assert told(made)[name] == "emulated"
+    assert Row(f"env-default {name}=emulated", "measured here", f"{tmp_path}/site.toml:1") in made.reasons
+    (left,) = [row for row in made.reasons if row.value.startswith(f"{name} left to")]
+    assert left.value == f"{name} left to {name}=emulated"
+    assert re.match(rf"flavours/openmpi\.toml:\d+ would have said {name}=none: ", left.reason)
+    assert left.origin == f"{tmp_path}/site.toml:1"
+
+
+def test_of_two_equals_the_later_is_named(tmp_path: Path) -> None:
+    row = "[options]\nenv-default = ['UCX_TLS={}']\n"
+    base = tmp_path / "base.toml"
+    base.write_text(row.format("rc"))
+    at = site_with(
+        f"base = ['{base}']\n{row.format('ud')}set-env = ['UCX_POSIX_USE_PROC_LINK=y']\n", tmp_path
+    )
+    made = planned(request_for(join=False, at=at), LOGIN, OMPI4, at=at)
+    assert told(made)["UCX_TLS"] == "ud"
+    left = {row.value: row.origin for row in made.reasons if " left to " in row.value}
+    assert left == {
+        "UCX_TLS left to UCX_TLS=ud": f"{tmp_path}/site.toml:3",
+        "UCX_POSIX_USE_PROC_LINK left to UCX_POSIX_USE_PROC_LINK=y": f"{tmp_path}/site.toml:4",
+    }
+
+
+def test_a_user_that_contradicts_a_site_wins(tmp_path: Path) -> None:
+    at = site_with("[[variable]]\nname = 'UCX_TLS'\nvalue = 'rc'\nreason = 'r'\n", tmp_path)
+    made = planned(request_for(join=False, at=at, env_default=("UCX_TLS=tcp",)), LOGIN, OMPI4, at=at)
+    assert told(made)["UCX_TLS"] == "tcp"
+    assert sum("UCX_TLS=" in word for word in made.argv) == 1
+    (left,) = [row for row in made.reasons if row.value.startswith("UCX_TLS left to")]
+    assert (left.value, left.origin) == ("UCX_TLS left to UCX_TLS=tcp", "command line (--ch-env-default)")
+    words = planned(request_for(at=at, unset_env=("UCX_*",)), LOGIN, OMPI4, at=at).argv
+    assert words.index("--env-default=UCX_TLS=rc") < words.index("--unset-env=UCX_*")
+
+
+def test_a_site_can_overrule_the_environment(tmp_path: Path) -> None:
+    text = "[[variable]]\nname = 'A'\nvalue = '1'\nreason = 'r'\n[[unset]]\nvariable = 'A'\nreason = 'r'\n"
+    at = site_with(text, tmp_path)
+    words = planned(request_for(at=at, env=("A=2",)), LOGIN, OMPI5, at=at).argv
+    order = [words.index(word) for word in ("--unset-env=A", "--env-default=A=1", "--env=A=2")]
+    assert order == sorted(order)
+
+
+def test_a_default_of_the_site_does_not_hide_what_the_environment_says(tmp_path: Path) -> None:
+    name = "OMPI_MCA_btl_vader_single_copy_mechanism"
+    row = f"[[variable]]\nname = '{name}'\nvalue = '{{}}'\nreason = 'r'\n"
+    for value, mine, noted in (
+        ("none", "cma", "environment"),
+        ("cma", "none", ""),
+        ("cma", "", "site.toml:1"),
+    ):
+        at = site_with(row.format(value), tmp_path)
+        context = replace(LOGIN, variables={name: mine} if mine else {})
+        notes = planned(request_for(join=False, at=at), context, OMPI4, at=at).notes
+        assert [note for note in notes if name in note and noted in note] == [*notes][: bool(noted)]
+
+
+def test_a_sites_bind(tmp_path: Path) -> None:
+    at = site_with("[[bind]]\npath = '$LOCAL'\ntarget = '/local'\nreason = 'the disk'\n", tmp_path)
+    made = planned(request_for(at=at), LOGIN, OMPI5, at=at)
+    assert "--bind-try=$LOCAL:/local" in made.argv
+    assert Row("bind-try $LOCAL:/local", "the disk", f"{tmp_path}/site.toml:1") in made.reasons
 
 
 def test_what_a_user_had_better_not_have_said_is_noted() -> None:
