@@ -166,7 +166,7 @@ def _rank(launch: Launch, report: Report) -> Rank | None:
         return None
     if BEGUN in day:
         day["started"] = day[BEGUN]
-    spans = [Span("planned", 0, launch.launched - launch.begun)]
+    spans = [Span("planned", 0, max(0, launch.launched - launch.begun))]
     for phase in PHASES:
         if phase in day and phase != "planned":
             start = spans[-1].start + spans[-1].length
@@ -283,10 +283,10 @@ def events(launch: Launch, found: tuple[Rank, ...]) -> list[dict[str, object]]:
     hosts = {host: index for index, host in enumerate(sorted({rank.host for rank in found}), 1)}
     made = [_name("process_name", 0, 0, f"{launch.host} (ch-launch)")]
     made += [_name("process_name", index, 0, host) for host, index in hosts.items()]
-    planned = launch.launched - launch.begun
+    planned = max(0, launch.launched - launch.begun)  # somebody may have set the clock meanwhile
     made += [
         _event(Span("planned", 0, planned), 0, 0),
-        _event(Span(launch.launcher, planned, launch.ended - launch.launched), 0, 0),
+        _event(Span(launch.launcher, planned, max(0, launch.ended - launch.launched)), 0, 0),
     ]
     for index, rank in enumerate(found):
         pid, tid = hosts[rank.host], index if rank.number is None else rank.number
