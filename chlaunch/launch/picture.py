@@ -1,7 +1,6 @@
 """A launch as a picture: SVG, one bar a rank, coloured by phase."""
 
 from collections.abc import Iterator
-from html import escape
 
 from chlaunch.launch.trace import PHASES, Launch, Rank
 
@@ -44,6 +43,11 @@ def draw(launch: Launch, ranks: tuple[Rank, ...]) -> str:
         parts += _bar(rank, TOP + height * index, height, scale)
     parts += _labels(bars, height)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def escape(text: str) -> str:
+    """Return text as XML has it between tags; html.escape does it too, and takes a launch 1 ms to import."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _title(launch: Launch, ranks: tuple[Rank, ...], each: int) -> str:

@@ -197,22 +197,23 @@ def summarize(found: tuple[Rank, ...]) -> Summary:
 
 def _phases(found: tuple[Rank, ...]) -> Iterator[PhaseSummary]:
     """Give the summary of each phase that any rank came through."""
-    for phase in PHASES:
-        through = sorted(
-            ((span.length, rank) for rank in found for span in rank.spans if span.phase == phase),
-            key=lambda pair: pair[0],
-        )
+    ways: dict[str, list[tuple[int, Rank]]] = {phase: [] for phase in PHASES}
+    for rank in found:
+        for span in rank.spans:
+            ways[span.phase].append((span.length, rank))
+    for phase, through in ways.items():
         if through:
+            through.sort(key=lambda pair: pair[0])
             lengths = [length for length, _ in through]
-            longest, rank = through[-1]
+            longest, slowest = through[-1]
             yield PhaseSummary(
                 phase,
                 len(lengths),
                 percentile(lengths, 50),
                 percentile(lengths, 99),
                 longest,
-                rank.host,
-                rank.number,
+                slowest.host,
+                slowest.number,
             )
 
 
