@@ -195,6 +195,29 @@ def report_cross_memory(node: "Any", rank: int, readings: "list[Reading]", *, re
     return int(required or len({reading.outcome for reading in readings}) > 1 or readings[0].outcome < 0)
 
 
+def tell_trace(target: str, rank: int, ranks: int) -> None:
+    """Tell whoever traces the launch (ch-launch --ch-trace) that MPI_Init is done, as launch/trace.py has it.
+
+    target is ADDRESS[,ADDRESS...]:PORT/TOKEN. Like ch-run, this waits for nobody, and must not fail.
+    """
+    now = time.monotonic()
+    offset = time.time() - now
+    import socket  # noqa: PLC0415  only if there is somebody to tell
+
+    try:
+        addresses, _, rest = target.partition(":")
+        port, _, token = rest.partition("/")
+        who = f"{os.uname().nodename} {os.getpid()} {rank} {ranks}"
+        text = f"{token} {who} {offset * 1e6:.0f} MPI_Init={now * 1e6:.0f}"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+            mouth.settimeout(0)
+            for address in addresses.split(","):
+                socket.inet_pton(socket.AF_INET, address)  # or it would be looked up as a name
+                mouth.sendto(text.encode(), (address, int(port)))
+    except (OSError, ValueError, OverflowError):
+        return
+
+
 def wrong_world(ranks: int, expected: "int | None", variables: "Any") -> str:
     """Return what is wrong with the size of the world; empty if nothing is."""
     if expected is not None:
@@ -212,6 +235,8 @@ def run(mpi: "Any", options: argparse.Namespace) -> int:
     """Do all of it; return the exit code of this rank."""
     world = mpi.COMM_WORLD
     rank, ranks = world.Get_rank(), world.Get_size()
+    if "CHLAUNCH_TRACE_TO" in os.environ:
+        tell_trace(os.environ["CHLAUNCH_TRACE_TO"], rank, ranks)
     watch = Watch(rank, options.timeout, world.Abort)
     user_namespace = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116
     say(rank, f"init ok {os.uname().nodename}, {ranks} ranks, userns {user_namespace}")

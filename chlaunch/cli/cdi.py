@@ -107,6 +107,7 @@ def become(argv: tuple[str, ...]) -> int:
         NativeError: it could not be executed.
 
     """
+    shared.restore_signals()
     try:
         os.execv(argv[0], argv)  # noqa: S606
     except OSError as error:

@@ -1,17 +1,19 @@
 """ch-launch: one line that starts every rank of an MPI program inside an image."""
 
 import os
+import signal
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import click
 
 from chlaunch.cli import shared
 from chlaunch.errors import ExecError, UsageError
 from chlaunch.launch import prepare
-from chlaunch.launch.grammar import USAGE
-from chlaunch.launch.options import OPTIONS, Option
+from chlaunch.launch.grammar import USAGE, Words
+from chlaunch.launch.options import OPTIONS, Option, Settings
 from chlaunch.launch.plan import Plan
 
 NAME = "ch-launch"
@@ -50,20 +52,28 @@ def launch(words: list[str], environment: Mapping[str, str]) -> int:
         click.echo(f"{NAME} {_version()}")
         return 0
     parts = prepare.split(words, environment)
-    plan, settings = prepare.prepare(parts, parse(parts.ours), environment)
-    dry_run = settings.is_on("dry-run")
+    given = parse(parts.ours)
+    asked = prepare.asked_here(given, environment)
+    if asked.text("trace") and not asked.is_on("dry-run"):
+        traced(asked.text("trace"), parts, given, environment)
+    plan, settings = prepare.prepare(parts, given, environment)
+    show(plan, settings)
+    if settings.is_on("dry-run"):
+        if not settings.is_on("json"):
+            click.echo(os.fsencode(plan.line()))  # words need not be UTF-8
+        return 0
+    return become(plan, environment)
+
+
+def show(plan: Plan, settings: Settings) -> None:
+    """Say what was asked for of the plan, and what the user should hear in any case."""
     if settings.is_on("json"):
-        click.echo(_json(plan), err=not dry_run)
+        click.echo(_json(plan), err=not settings.is_on("dry-run"))
     elif settings.is_on("explain"):
         for row in plan.reasons:
             shared.say(NAME, f"{row.value}: {row.reason} [{row.origin}]")
     for note in plan.notes:
         shared.say(NAME, f"warning: {note}")
-    if dry_run:
-        if not settings.is_on("json"):
-            click.echo(os.fsencode(plan.line()))  # words need not be UTF-8
-        return 0
-    return become(plan, environment)
 
 
 def become(plan: Plan, environment: Mapping[str, str]) -> int:
@@ -73,10 +83,72 @@ def become(plan: Plan, environment: Mapping[str, str]) -> int:
         ExecError: the launcher could not be executed.
 
     """
+    shared.restore_signals()
     try:
         os.execvpe(plan.argv[0], plan.argv, {**environment, **plan.environment})  # noqa: S606
     except OSError as error:
-        raise ExecError(f"can't execute {plan.argv[0]}: {error.strerror}") from error
+        raise _not_executed(plan, error) from error
+
+
+def traced(file: str, parts: Words, given: Mapping[str, object], environment: Mapping[str, str]) -> NoReturn:
+    """Launch, stay to hear what ranks report, write it to file; end as the launcher does.
+
+    Raises:
+        ChlaunchError: any of the family.
+
+    """
+    from chlaunch.cli import child, trace  # noqa: PLC0415  most launches are not traced
+
+    taken = trace.begin(file)
+    try:
+        plan, settings = prepare.prepare(parts, given, environment, taken.address)
+        show(plan, settings)
+        with child.signals_held() as mask:
+            thread = trace.listen(taken)
+            launched = trace.now()
+            pid = start(plan, environment, mask)
+            from chlaunch.cli import report  # noqa: PLC0415  while ranks start
+
+            status = child.wait(pid)
+            ended = trace.now()
+            trace.end(taken, thread)
+    except BaseException:
+        trace.forget(taken)
+        raise
+    found = report.gather(taken, plan.launcher, launched, ended)
+    warnings = report.write(taken, found)
+    with suppress(OSError):  # whoever read our output may have gone
+        if settings.is_on("json"):
+            click.echo(report.as_json(taken, found), err=True)
+        for line in () if settings.is_on("json") else report.lines(found):
+            shared.say(NAME, line)
+        for warning in warnings:
+            shared.say(NAME, f"warning: {warning}")
+    child.end_alike(status)
+
+
+def start(plan: Plan, environment: Mapping[str, str], mask: Iterable[int]) -> int:
+    """Start the launcher as a process of our own group, on our terminal; return its PID. mask: its signals.
+
+    Raises:
+        ExecError: the launcher could not be executed.
+
+    """
+    try:
+        return os.posix_spawnp(
+            plan.argv[0],
+            plan.argv,
+            {**environment, **plan.environment},
+            setsigmask=mask,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores them
+        )
+    except OSError as error:
+        raise _not_executed(plan, error) from error
+
+
+def _not_executed(plan: Plan, error: OSError) -> ExecError:
+    """Return how it is said that there is no launcher."""
+    return ExecError(f"can't execute {plan.argv[0]}: {error.strerror}")
 
 
 def parse(ours: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What all commands share: how failures are worded, and what they exit with."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
@@ -38,6 +39,12 @@ def say(name: str, line: str) -> None:
     """Print one line to stderr, headed by the command's name; nowhere if stderr is closed."""
     if sys.stderr is not None:
         print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  the one place that prints to stderr
+
+
+def restore_signals() -> None:
+    """Undo what Python does to signals, as a program that this process becomes would find them ignored."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _is_debugging(words: list[str]) -> bool:

@@ -42,7 +42,8 @@ class VariableChange:
 class Container:
     """All that ch-run needs to know. None leaves it to ch-run: the user's own ids, ``/``, its own tag.
 
-    ld_cache: directories that the dynamic loader's cache is made anew to cover.
+    ld_cache: directories that the dynamic loader's cache is made anew to cover. trace: who is told the times
+    of each start, ``ADDRESS[,ADDRESS...]:PORT/TOKEN``.
     """
 
     image: str
@@ -65,6 +66,7 @@ class Container:
     join: bool = False
     join_tag: str | None = None
     join_pid: int | None = None
+    trace: str | None = None
     command: tuple[str, ...] = ()
 
 
@@ -105,6 +107,8 @@ def _options(container: Container) -> Iterator[str]:
         yield f"--join-tag={container.join_tag}"
     if container.join_pid is not None:
         yield f"--join-pid={container.join_pid}"
+    if container.trace is not None:
+        yield f"--trace={container.trace}"
 
 
 def _bind(bind: Bind) -> str:

@@ -33,6 +33,7 @@ class Context:
     configuration: the slurm.conf that srun will read. mpirun: the host's, or its mpiexec; starter: what that
     is. mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi. nodes: of the allocation, 1 if
     there is none. variables: this command's environment. devices: what was asked for, here.
+    trace: where the times of this launch are listened for, as ch-run's --trace has it.
     """
 
     ch_run: str
@@ -52,6 +53,7 @@ class Context:
     gid: int = 0
     variables: Mapping[str, str] = field(default_factory=dict)
     devices: Devices = field(default_factory=Devices)
+    trace: str | None = None
 
 
 def read(environment: Mapping[str, str]) -> Context:

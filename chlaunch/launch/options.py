@@ -179,6 +179,13 @@ OPTIONS = (
         "explain as one JSON object (with --ch-dry-run: to stdout, in place of the line)",
         configurable=False,
     ),
+    Option(
+        "trace",
+        "value",
+        "write where the time of the launch went: Chrome's trace events, and a picture beside them",
+        "FILE",
+        configurable=False,
+    ),
     Option("debug", "flag", "where something fails, show where in the program", configurable=False),
 )
 

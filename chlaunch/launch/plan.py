@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from chlaunch.errors import ImageError, RefusedError, UsageError
 from chlaunch.launch import container, contents, needs, wireup
-from chlaunch.launch.container import Container
+from chlaunch.launch.container import Container, VariableChange
 from chlaunch.launch.context import Context
 from chlaunch.launch.grammar import value_of
 from chlaunch.launch.image import Image
@@ -32,12 +32,14 @@ class Plan:
     """One command line. environment: variables the launcher itself needs, on top of ours.
 
     reasons: each decision, why, and where that was said. notes: what the user should hear in any case.
+    launcher: its name in our table.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     reasons: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+    launcher: str = ""
 
     def line(self) -> str:
         """Return the line that, pasted into a shell, does the same."""
@@ -102,7 +104,7 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
         *contents.hidden(settings, context, image, situation),
         *needs.conflicts(settings, context.variables, image, situation),
     )
-    return Plan(wanted, {}, (why, wire.row, *reasons, join_row), notes)
+    return Plan(wanted, {}, (why, wire.row, *reasons, join_row), notes, launcher.name)
 
 
 def _launcher_word(launcher: Launcher, context: Context) -> str:
@@ -153,8 +155,9 @@ def _container(  # noqa: PLR0913, PLR0917  all of them facts
         seccomp=settings.is_on("seccomp"),
         fuse_single=settings.is_on("fuse-single"),
         ld_cache=(*context.devices.ld_cache, *(str(setting.value) for setting in settings.all("ld-cache"))),
-        variables=variables,
+        variables=(*variables, *_trace_variables(context)),
         join_tag=settings.text("join-tag") or None,
+        trace=context.trace,
         command=command,
     )
     return found, [
@@ -165,6 +168,13 @@ def _container(  # noqa: PLR0913, PLR0917  all of them facts
         *variable_rows,
         *_rights_rows(settings),
     ]
+
+
+def _trace_variables(context: Context) -> tuple[VariableChange, ...]:
+    """Return what tells the probe where the end of MPI_Init is wanted to be known."""
+    if context.trace is None:
+        return ()
+    return (VariableChange("set", "CHLAUNCH_TRACE_TO", context.trace, literal=True),)
 
 
 def _image_rows(image: Image) -> list[Row]:

@@ -33,10 +33,22 @@ def split(words: list[str], environment: Mapping[str, str]) -> Words:
     return grammar.split(words, image_elsewhere=bool(environment.get(options.BY_NAME["image"].variable)))
 
 
+def asked_here(given: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """Return what the user asked for here and now, on the command line (given) and in the environment.
+
+    Raises:
+        UsageError: a value makes no sense.
+
+    """
+    return options.merge(options.from_environment(environment), options.from_command_line(given))
+
+
 def prepare(
-    words: Words, given: Mapping[str, object], environment: Mapping[str, str]
+    words: Words, given: Mapping[str, object], environment: Mapping[str, str], trace: str | None = None
 ) -> tuple[Plan, Settings]:
     """Return the plan for a command line, and all settings. given: what click made of the words of ours.
+
+    trace: where the times of this launch are listened for, if they are.
 
     Raises:
         ChlaunchError: any of the family; see the functions called.
@@ -49,7 +61,9 @@ def prepare(
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
     rootfs = open_image(word, storage_directory(settings.text("storage"), environment))
-    here = replace(context.read(environment), devices=devices.gather(settings, environment, rootfs))
+    here = replace(
+        context.read(environment), devices=devices.gather(settings, environment, rootfs), trace=trace
+    )
     if launchers.may_ask_mpirun(settings, here) and here.mpirun:
         here = replace(here, starter=starter.starter(here.mpirun))
     asked = contents.asked(settings, words.command, here, found)

@@ -18,6 +18,7 @@
 #include "overlay.h"
 #include "rendezvous.h"
 #include "seccomp.h"
+#include "trace.h"
 
 /*
  * An image file is mounted, detached, in a mount namespace in which its server and keeper then stay. If the
@@ -25,7 +26,8 @@
  * which the ID it reports is another name for the user, and the container's lies below that.
  */
 static int file_prepare(const struct container *container, struct image *image,
-			const struct rendezvous *rendezvous, bool in_namespace, struct failure *failure)
+			const struct rendezvous *rendezvous, bool in_namespace, struct trace *trace,
+			struct failure *failure)
 {
 	bool outer = !in_namespace && image_wants_outer(image, container);
 	uid_t uid = outer ? image_owner(image) : container->uid;
@@ -41,6 +43,7 @@ static int file_prepare(const struct container *container, struct image *image,
 		if (namespace_user_make(uid, gid, failure) < 0 || namespace_mount_make(failure) < 0)
 			return -1;
 	}
+	trace_note(trace, TRACE_ENTERED);
 	if (image_serve(image, container, uid, gid, rendezvous, failure) < 0)
 		return -1;
 	return outer ? namespace_user_make(container->uid, container->gid, failure) : 0;
@@ -48,31 +51,34 @@ static int file_prepare(const struct container *container, struct image *image,
 
 /* User namespace, where there is none to be in yet, and image server. */
 static int image_prepare(const struct container *container, struct image *image,
-			 const struct rendezvous *rendezvous, bool in_namespace, struct failure *failure)
+			 const struct rendezvous *rendezvous, bool in_namespace, struct trace *trace,
+			 struct failure *failure)
 {
 	if (image->kind == IMAGE_FILE)
-		return file_prepare(container, image, rendezvous, in_namespace, failure);
+		return file_prepare(container, image, rendezvous, in_namespace, trace, failure);
 	return in_namespace ? 0 : namespace_user_make(container->uid, container->gid, failure);
 }
 
 /* The first of a node's ranks, or of its container, makes what all share. */
 static int namespaces_make(const struct container *container, const struct rendezvous *rendezvous,
-			   enum meeting meeting, bool *served, struct failure *failure)
+			   enum meeting meeting, bool *served, struct trace *trace, struct failure *failure)
 {
 	struct image image;
 	int result = -1;
 
 	if (image_open(&image, container, failure) == 0 &&
-	    image_prepare(container, &image, rendezvous, meeting != MEETING_NOBODY, failure) == 0 &&
-	    namespace_mount_make(failure) == 0)
+	    image_prepare(container, &image, rendezvous, meeting != MEETING_NOBODY, trace, failure) == 0 &&
+	    namespace_mount_make(failure) == 0) {
+		trace_note(trace, TRACE_ENTERED);
 		result = assemble(container, &image, failure);
+	}
 	*served = image.kind == IMAGE_FILE;
 	image_close(&image);
 	return result;
 }
 
 /* first: this rank made the container; served: by starting a server for its image. */
-static int namespaces_enter(const struct container *container, bool *first, bool *served,
+static int namespaces_enter(const struct container *container, bool *first, bool *served, struct trace *trace,
 			    struct failure *failure)
 {
 	struct rendezvous rendezvous;
@@ -80,14 +86,16 @@ static int namespaces_enter(const struct container *container, bool *first, bool
 
 	if (container->join_pid != 0)
 		return namespaces_join_process(container->join_pid, failure);
-	if (container->join && rendezvous_enter(&rendezvous, container, &meeting, failure) < 0)
+	if (container->join && rendezvous_enter(&rendezvous, container, &meeting, trace, failure) < 0)
 		return -1;
 	*first = meeting != MEETING_CONTAINER;
-	if (*first &&
-	    namespaces_make(container, container->join ? &rendezvous : NULL, meeting, served, failure) < 0)
+	if (*first && namespaces_make(container, container->join ? &rendezvous : NULL, meeting, served, trace,
+				      failure) < 0)
 		return -1;
 	if (container->write_fake_rank && overlay_private(container, *first, failure) < 0)
 		return -1;
+	if (*first)
+		trace_note(trace, TRACE_MOUNTED);
 	return container->join ? rendezvous_leave(&rendezvous, meeting, failure) : 0;
 }
 
@@ -116,14 +124,18 @@ static int died_check(struct failure *failure)
 int container_enter(const struct container *container, struct failure *failure)
 {
 	struct environment_text *texts = calloc(container->variable_count + 1, sizeof *texts);
+	struct trace trace = trace_begin(container->trace);
 	bool first = false, served = false;
 	char **words;
 
 	if (texts == NULL)
 		return FAIL(failure, FAILURE_MEMORY, errno, "environment");
 	if (environment_read(container, texts, failure) < 0 ||
-	    namespaces_enter(container, &first, &served, failure) < 0 ||
-	    environment_apply(container, texts, failure) < 0 ||
+	    namespaces_enter(container, &first, &served, &trace, failure) < 0)
+		return died_check(failure);
+	if (container->join || container->join_pid != 0)
+		trace_note(&trace, TRACE_JOINED);
+	if (environment_apply(container, texts, failure) < 0 ||
 	    directory_enter(container, first, failure) < 0)
 		return died_check(failure);
 	words = command_words(container, failure);
@@ -137,6 +149,8 @@ int container_enter(const struct container *container, struct failure *failure)
 		return -1;
 	if (served)
 		execute_prefetch(words[0]);
+	trace_note(&trace, TRACE_EXEC);
+	trace_send(&trace);
 	execute(words, failure);
 	return died_check(failure);
 }

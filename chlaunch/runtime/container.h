@@ -55,7 +55,8 @@ struct container {
 	bool join;
 	const char *join_tag; /* NULL: named after the innermost launcher */
 	pid_t join_pid;	      /* 0: none */
-	char **command; /* NULL-terminated; empty, or "-" and arguments: the image's ENTRYPOINT and CMD */
+	const char *trace; /* ADDRESS[,ADDRESS…]:PORT/TOKEN that is told the times of the start; NULL: none */
+	char **command;	   /* NULL-terminated; empty, or "-" and arguments: the image's ENTRYPOINT and CMD */
 };
 
 /* Become the container's command: returns only on failure, always -1. */

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "trace.h"
+
 enum option_key { /* options without a short name */
 		  OPTION_BIND_RO = 1000,
 		  OPTION_BIND_TRY,
@@ -32,6 +34,7 @@ enum option_key { /* options without a short name */
 		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
 		  OPTION_SET_ENV0,
+		  OPTION_TRACE,
 		  OPTION_UNSAFE,
 		  OPTION_UNSET_ENV,
 		  OPTION_WRITE_FAKE_SCOPE,
@@ -78,6 +81,8 @@ static const struct argp_option option_rows[] = {
 	 "the same, FILE with NUL characters in place of line ends", 0},
 	{"storage", 's', "DIR", 0,
 	 "where ch-image keeps images (default: $CH_IMAGE_STORAGE, else /var/tmp/$USER.ch)", 0},
+	{"trace", OPTION_TRACE, "ADDRESS:PORT/TOKEN", 0, "tell the times of the start to who listens there",
+	 0},
 	{"uid", 'u', "UID", 0, "run as user UID in the container (default: yours)", 0},
 	{"unsafe", OPTION_UNSAFE, NULL, OPTION_HIDDEN, NULL, 0},
 	{"unset-env", OPTION_UNSET_ENV, "GLOB", 0, "unset the variables whose names match GLOB", 0},
@@ -324,6 +329,11 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 	struct options *options = state->input;
 
 	switch (key) {
+	case OPTION_TRACE:
+		if (!trace_target_valid(value))
+			argp_error(state, "--trace: not ADDRESS[,ADDRESS…]:PORT/TOKEN: %s", value);
+		options->container.trace = value;
+		return 0;
 	case 'q':
 	case 'v':
 		if (key == 'q' ? options->verbosity > 0 : options->verbosity < 0)

@@ -124,7 +124,7 @@ static void tags_sweep(const struct rendezvous *rendezvous)
 }
 
 int rendezvous_enter(struct rendezvous *rendezvous, const struct container *container, enum meeting *meeting,
-		     struct failure *failure)
+		     struct trace *trace, struct failure *failure)
 {
 	memset(rendezvous, 0, sizeof *rendezvous);
 	rendezvous->self.container = rendezvous_container(container);
@@ -132,8 +132,10 @@ int rendezvous_enter(struct rendezvous *rendezvous, const struct container *cont
 	rendezvous->self.start = process_start(rendezvous->self.pid);
 	rendezvous->self.instance = rendezvous->self.start << 32 | (uint32_t)rendezvous->self.pid;
 	if (rendezvous_name(container, rendezvous->name, sizeof rendezvous->name, failure) < 0 ||
-	    file_lock(rendezvous->name, &rendezvous->directory, &rendezvous->lock, failure) < 0 ||
-	    records_find(rendezvous, failure) < 0 ||
+	    file_lock(rendezvous->name, &rendezvous->directory, &rendezvous->lock, failure) < 0)
+		return -1;
+	trace_note(trace, TRACE_WAITED);
+	if (records_find(rendezvous, failure) < 0 ||
 	    meeting_find(rendezvous, container, meeting, failure) < 0)
 		return -1;
 	if (*meeting != MEETING_NOBODY)

@@ -7,6 +7,7 @@
 
 #include "container.h"
 #include "failure.h"
+#include "trace.h"
 
 /* Whom a rank found, and so what it has entered already. */
 enum meeting {
@@ -52,7 +53,7 @@ struct rendezvous_members {
 /* Take the tag's lock and enter what a living member offers. The lock is held on return, until
  * rendezvous_leave. */
 int rendezvous_enter(struct rendezvous *rendezvous, const struct container *container, enum meeting *meeting,
-		     struct failure *failure);
+		     struct trace *trace, struct failure *failure);
 
 /* NULL: nobody joins this process. */
 struct rendezvous_members rendezvous_members(const struct rendezvous *rendezvous);

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stopwatch import Command
 
-ENTRY_RUNS, CROWD_RUNS, SRUN_RUNS, PYTHON_RUNS = 60, 15, 7, 15
+ENTRY_RUNS, CROWD_RUNS, SRUN_RUNS, PYTHON_RUNS, TRACE_RUNS = 60, 15, 7, 15, 25
 CROWD = 128
 
 
@@ -190,6 +190,22 @@ def bench_plan(bench: Bench) -> list[Row]:
     ]
 
 
+def bench_trace(bench: Bench) -> list[Row]:
+    """Return what --ch-trace adds to a launch; like srun's own time, too noisy for its goal of 1.02."""
+    launch = [str(CHECKOUT / ".venv/bin/ch-launch"), "--ch-mpi=none", "-N1", f"-n{CROWD}"]
+
+    def times(*option: str) -> float:
+        words = [f"{TOOLS}/storm", "1", *launch, *option, bench.image, "--", TRUE]
+        output = bench.cluster.run(words, node=bench.node, check=True, timeout=60).stdout
+        return int(output.splitlines()[-1]) / 1e6
+
+    measured = alternate(
+        TRACE_RUNS,
+        {"none": lambda: 0.0, "plain": times, "traced": lambda: times("--ch-trace=bench-trace.json")},
+    )
+    return [compare(f"ch-launch -N1 -n{CROWD}: --ch-trace / without", measured, ("traced", "plain"), "none")]
+
+
 def show(rows: Sequence[Row]) -> None:
     """Print the table."""
     sys.stdout.write(f"{'':58} {'ours':>8} {'peer':>8} {'':5} {'ratio':>7}  {'p10-p90':11} goal   n\n")
@@ -207,6 +223,7 @@ def main() -> int:
     with Cluster(1, reveal=[cache_directory()]) as cluster:
         bench = Bench(cluster, str(image("tiny")))
         rows = [*bench_entry(bench), *bench_crowd(bench), *bench_srun(bench), *bench_plan(bench)]
+        rows += bench_trace(bench)
         rows += [*bench_file(bench), *bench_file_crowd(bench), *bench_growth(bench), *bench_memory(bench)]
         rows += bench_python(bench, str(image("ompi4")))
     show(rows)

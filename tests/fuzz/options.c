@@ -9,6 +9,7 @@
 #include "identity.h"
 #include "options.h"
 #include "rendezvous_name.h"
+#include "trace.h"
 
 enum { WORDS_MOST = 256 };
 
@@ -88,6 +89,7 @@ static void container_check(const struct container *container)
 		total += strlen(container->ld_cache[i]);
 	CHECK(total < SIZE_MAX);
 	CHECK(!(container->write && container->write_fake != NULL));
+	CHECK(container->trace == NULL || trace_target_valid(container->trace));
 	identity_passwd(container, passwd, sizeof passwd);
 	CHECK(strlen(passwd) < sizeof passwd - 1 && strstr(passwd, "\n") != NULL);
 	identity_group(container, passwd, sizeof passwd);

@@ -228,13 +228,14 @@ static void records_check(const struct rendezvous *rendezvous, enum meeting meet
 static void meet(struct rendezvous *rendezvous)
 {
 	struct failure failure = {.notice = NULL};
+	struct trace trace = {.target = NULL};
 	enum meeting meeting = MEETING_NOBODY;
 	char neighbour[256];
 
 	snprintf(neighbour, sizeof neighbour, "neighbour%s", strrchr(rendezvous->name, '.'));
 	if (mode & NEIGHBOUR)
 		content_write(neighbour);
-	if (rendezvous_enter(rendezvous, &container, &meeting, &failure) < 0) {
+	if (rendezvous_enter(rendezvous, &container, &meeting, &trace, &failure) < 0) {
 		if (rendezvous->data != rendezvous->lock)
 			close(rendezvous->data);
 		close(rendezvous->lock);

@@ -602,6 +602,21 @@ def feature_missing(runtime: Runtime, words: list[str]) -> None:
     assert "error: feature not in this ch-run: gc" in result.stderr
 
 
+@effect("trace", "127.0.0.1:5999/abc")
+def trace(runtime: Runtime, words: list[str]) -> None:
+    script = f"""
+        exec 3< <(python3 -c 'import socket
+ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ear.bind(("127.0.0.1", 5999))
+print("listening", flush=True)
+print(ear.recv(2000).decode())')
+        read -r line <&3
+        $CH_RUN {shlex.join(words)} $IMAGE -- true
+        cat <&3
+        """
+    assert re.fullmatch(r"abc login \d+ - - \d+( \w+=\d+)+\n", runtime.shell(script).stdout)
+
+
 @effect("help")
 def show_help(runtime: Runtime, words: list[str]) -> None:
     result = runtime(*words)
