@@ -87,8 +87,13 @@ def explain(words: list[str], environment: Mapping[str, str]) -> int:
         titles = {row.code: row.title for row in catalogue}
         click.echo("\n\n".join(_words(finding, titles) for finding in answer.findings))
     else:
-        shared.say(NAME, f"nothing of this is known{f', in {answer.lines} lines' if answer.lines > 1 else ''}")
-        shared.say(NAME, "hint: the first error of a log says more than the last; chlaunch-errors(7) lists all there is")
+        shared.say(
+            NAME, f"nothing of this is known{f', in {answer.lines} lines' if answer.lines > 1 else ''}"
+        )
+        shared.say(
+            NAME,
+            "hint: the first error of a log says more than the last; chlaunch-errors(7) lists all there is",
+        )
     return RECOGNISED if answer.findings else UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""What the messages of other programs mean: the rows of ailments/*.toml, and ch-run's own table beside them."""
+"""What messages of other programs mean: the rows of ailments/*.toml, and ch-run's own table beside them."""
 
 import json
 import re
@@ -109,10 +109,20 @@ def _ailment(document: Document, index: int) -> Ailment:
         )
     if not table.get("patterns") and not table.get("words"):
         raise ConfigError(f"{document.where('ailment', index)}: {code} needs patterns or words")
-    lists = {name: tuple(table.get(name, ())) for name in ("patterns", "words", "kin")}
-    flags = {name: table.get(name, False) for name in ("general", "repeated")}
-    texts = {name: table[name] for name in ("code", "title", "cause", "remedy", "versions", "source")}
-    return Ailment(field=document.data["field"], **texts, **lists, **flags)
+    return Ailment(
+        code=code,
+        title=table["title"],
+        field=document.data["field"],
+        cause=table["cause"],
+        remedy=table["remedy"],
+        versions=table["versions"],
+        source=table["source"],
+        patterns=tuple(table.get("patterns", ())),
+        words=tuple(table.get("words", ())),
+        kin=tuple(table.get("kin", ())),
+        general=table.get("general", False),
+        repeated=table.get("repeated", False),
+    )
 
 
 def native(ch_run: str) -> tuple[Ailment, ...]:
@@ -127,9 +137,12 @@ def native(ch_run: str) -> tuple[Ailment, ...]:
             [ch_run, "--errors", "--json"], capture_output=True, check=True, text=True, timeout=10
         )
         rows = json.loads(done.stdout)
-        return tuple(_native(row["code"], row["exit"], row["message"], row["remedy"]) for row in rows)
+        found = tuple(_native(row["code"], row["exit"], row["message"], row["remedy"]) for row in rows)
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError) as error:
         raise NativeError(f"{ch_run} does not tell its errors: {error}", "install chlaunch again") from error
+    if not found:
+        raise NativeError(f"{ch_run} does not tell its errors: it has none", "install chlaunch again")
+    return found
 
 
 def _native(code: str, exit_code: int, message: str, remedy: str) -> Ailment:

@@ -41,14 +41,14 @@ def explain_log(
 ) -> Answer:
     """Explain a log, in memory that does not grow with it.
 
-    What is a sign only where it is there twice is left out where it is there once, unless this is the whole of
-    what was asked. progress is called with the number of bytes read so far.
+    What is a sign only where it is there twice is left out where it is there once, unless this is the whole
+    of what was asked. progress is called with the number of bytes read so far.
 
     Raises:
         OSError: stream can't be read.
 
     """
-    compiled = scan.scanner(catalogue, scan.engine())
+    compiled = scan.scanner(tuple(catalogue), scan.engine())
     findings, lines = scan.scan(stream, compiled, progress)
     told = [row for row in findings if whole or not row.ailment.repeated or row.count > 1]
     told.sort(key=lambda row: (row.ailment.general, row.line))

@@ -1,8 +1,9 @@
 """The plain text that a line must have for a pattern to match, and one expression that finds all such texts.
 
-An alternation of whole patterns is slow in every engine: Python's tries them one by one, RE2's automaton grows
-without bound where patterns have counted gaps. Plain texts are found fast: RE2 walks its automaton, and Python's
-engine skips to the few characters that a text begins with, which is why each is cut so as to begin with a rare one.
+An alternation of whole patterns is slow in every engine: Python's tries them one by one, RE2's automaton
+grows without bound where patterns have counted gaps. Plain texts are found fast: RE2 walks its automaton, and
+Python's engine skips to the few characters that texts begin with, which is why each is cut so as to begin with
+a rare one.
 """
 
 import re
@@ -11,7 +12,8 @@ from collections.abc import Iterable
 # What a needle keeps at least, in characters; shorter ones would be found where there is nothing.
 LEAST = 8
 
-# Lower-case letters from common to rare, as in English and in logs; what is not here is rarer, save blank and digit.
+# Lower-case letters from common to rare, as in English and in logs; what is not here is rarer, save blanks and
+# digits.
 _COMMON = "etaoinsrlhdcumfpgwybvkxjqz"
 
 _ESCAPED = re.compile(r"\\([^A-Za-z0-9])")
@@ -21,13 +23,16 @@ _Trie = dict[str, "_Trie"]
 
 
 def literal(pattern: str) -> str:
-    """Return the longest run of plain characters that a match of pattern must have; groups are not looked into."""
+    """Return the longest run of plain characters that a match of pattern must have, groups left out."""
     text = _ESCAPED.sub(lambda found: f"\0{ord(found[1]):03d}", pattern)  # a plain character, whatever it is
     text = re.sub(r"\[[^\]]*\]|\\[a-zA-Z]", ".", text)
     while (outer := re.sub(r"\([^()]*\)", ".", text)) != text:
         text = outer
     text = re.sub(r"(?:\0\d{3}|.)(?:[?*]|\{[0-9,]*\})", ".", text)
-    runs = [_MARK.sub(lambda found: chr(int(found[1])), run) for run in re.findall(r"(?:\0\d{3}|[^\0.|+^$])+", text)]
+    runs = [
+        _MARK.sub(lambda found: chr(int(found[1])), run)
+        for run in re.findall(r"(?:\0\d{3}|[^\0.|+^$])+", text)
+    ]
     return max(runs, key=len, default="")
 
 
@@ -45,8 +50,29 @@ def _frequency(letter: str) -> int:
     return 50 - at if at >= 0 else 1
 
 
+def hidden(needles: Iterable[str]) -> dict[str, set[str]]:
+    """Return for each needle, which may hide others by being found, those that may be there: itself and they.
+
+    A search goes on behind what it found. So it passes over what is within it, what begins within it, and
+    what goes on behind it.
+    """
+    texts = tuple(needles)
+    beginning: dict[str, list[str]] = {}
+    for text in texts:
+        beginning.setdefault(text[:1], []).append(text)
+    return {
+        text: {
+            other
+            for at, letter in enumerate(text)
+            for other in beginning.get(letter, ())
+            if other.startswith(text[at:]) or text.startswith(other, at)
+        }
+        for text in texts
+    }
+
+
 def expression(needles: Iterable[str]) -> str:
-    """Return one regular expression for all needles. Of two that begin alike, the shorter is what is found."""
+    """Return one regular expression for all needles. Of two that begin alike the shorter is found."""
     root: _Trie = {}
     for text in needles:
         node = root

@@ -1,10 +1,12 @@
 """A log of any size is read once, in bounded memory, for every message we know.
 
-Lines are matched as bytes: a log may hold anything. One expression of plain texts (needles.py) finds the lines
-that may be meant, so one without trouble is looked at once; only on those the patterns are tried. The expression
-is RE2's where the module re2 is there (package google-re2), ten times as fast; else Python's, with the same result.
+Lines are matched as bytes: a log may hold anything. One expression of plain texts (needles.py) finds the
+lines that may be meant, so one without trouble is looked at once; only on those the patterns are tried. The
+expression is RE2's where the module re2 is there (package google-re2), seven times as fast; else Python's,
+with the same result.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from chlaunch.doctor.ailments import Ailment
-from chlaunch.doctor.needles import expression, literal, needle
+from chlaunch.doctor.needles import expression, hidden, literal, needle
 
 # Read at once.
 BLOCK = 1 << 20
@@ -20,7 +22,7 @@ BLOCK = 1 << 20
 # A line that does not end within this much is cut there: it is no message.
 LINE_MAX = 64 << 10
 
-# What of a line is matched, before and behind the place where it was found; it bounds what a hostile log can cost.
+# What of a line is matched, before and behind the place where it was found: a bound to what a hostile log costs.
 BEFORE, BEHIND = 2048, 2048
 
 # What is shown of a line, and of a name found in it, in characters.
@@ -43,23 +45,24 @@ class Finding:
     names: tuple[tuple[str, str], ...] = ()
 
     def fill(self, text: str) -> str:
-        """Return a cause or remedy with the names of this finding in their places; else they stand in capitals."""
+        """Return a cause or remedy with this finding's names in their places; else they stand in capitals."""
         names = dict(self.names)
         return re.sub(r"\{([a-z]+)\}", lambda found: names.get(found[1]) or found[1].upper(), text)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One pattern. rank: lower is tried first. ailment: whose it is; None where the text that is found says so."""
+    """One pattern. rank: lower is tried first. ailment: whose it is; None if the text that is found says so."""
 
     rank: tuple[bool, int]
+    literal: bytes
     regex: re.Pattern[bytes]
     ailment: Ailment | None
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """The catalogue, compiled: what finds lines, the probes for each text that it finds, and rows by words."""
+    """The catalogue, compiled: what finds lines, the probes for each text it finds, and rows by words."""
 
     finder: Any
     probes: Mapping[bytes, tuple[Probe, ...]]
@@ -86,9 +89,9 @@ def engine() -> Any:  # noqa: ANN401  a module
     return re2
 
 
-def scanner(catalogue: Iterable[Ailment], engine: Any) -> Scanner:  # noqa: ANN401  a module
+@functools.cache
+def scanner(rows: tuple[Ailment, ...], engine: Any) -> Scanner:  # noqa: ANN401  a module
     """Return the scanner for a catalogue."""
-    rows = tuple(catalogue)
     messages: dict[str, Ailment] = {}
     for row in rows:
         if row.is_native:
@@ -101,8 +104,10 @@ def scanner(catalogue: Iterable[Ailment], engine: Any) -> Scanner:  # noqa: ANN4
     for pattern, ailment in (*own, *patterns):
         text = literal(pattern)
         by_needle.setdefault(needle(text), []).append(_probe(pattern, text, ailment))
-    probes = {text.encode(): _ordered(probe for other in by_needle if other in text for probe in by_needle[other])
-              for text in by_needle}
+    probes = {
+        text.encode(): _ordered(probe for other in others for probe in by_needle[other])
+        for text, others in hidden(by_needle).items()
+    }
     finder = engine.compile(expression(by_needle).encode())
     return Scanner(finder, probes, {row.code: row for row in rows}, messages)
 
@@ -110,7 +115,8 @@ def scanner(catalogue: Iterable[Ailment], engine: Any) -> Scanner:  # noqa: ANN4
 def _probe(pattern: str, text: str, ailment: Ailment | None) -> Probe:
     """Return the probe for a pattern: codes come first, then the longest literal, mere symptoms last."""
     first = len(text) if ailment is not None else (1 << 10 if pattern == CODED else 0)
-    return Probe((ailment is not None and ailment.general, -first), re.compile(pattern.encode()), ailment)
+    rank = (ailment is not None and ailment.general, -first)
+    return Probe(rank, text.encode(), re.compile(pattern.encode()), ailment)
 
 
 def _ordered(probes: Iterable[Probe]) -> tuple[Probe, ...]:
@@ -153,28 +159,30 @@ def look(block: bytes, scanner: Scanner, tally: Tally) -> None:
 
 
 def _suspects(block: bytes, scanner: Scanner) -> Iterator[tuple[int, int, set[bytes]]]:
-    """Give the lines in which there is a needle: where what is to be matched begins and ends, and the needles."""
+    """Give the lines in which there is a needle: where what is to be matched begins and ends; the needles."""
     start = end = -1
     needles: set[bytes] = set()
     for found in scanner.finder.finditer(block):
-        at = found.start()
+        at, behind = found.span()
         if at < end:
-            needles.add(found.group())
+            needles.add(block[at:behind])
             continue
         if needles:
             yield start, end, needles
         end = block.find(b"\n", at)
         start, end = block.rfind(b"\n", 0, at) + 1, end if end >= 0 else len(block)
-        start, end, needles = max(start, at - BEFORE), min(end, at + BEHIND), {found.group()}
+        start, end, needles = max(start, at - BEFORE), min(end, at + BEHIND), {block[at:behind]}
     if needles:
         yield start, end, needles
 
 
-def _tell(line: bytes, needles: set[bytes], scanner: Scanner) -> tuple[Ailment | None, re.Match[bytes] | None]:
+def _tell(
+    line: bytes, needles: set[bytes], scanner: Scanner
+) -> tuple[Ailment | None, re.Match[bytes] | None]:
     """Return whose line it is: that of the first probe that matches, of those whose needle is there."""
     probes = [probe for needle in needles for probe in scanner.probes[needle]]
     for probe in probes if len(needles) == 1 else _ordered(probes):
-        if match := probe.regex.search(line):
+        if probe.literal in line and (match := probe.regex.search(line)):
             ailment = probe.ailment or _own(match, scanner)
             if ailment is not None:
                 return ailment, match
@@ -184,7 +192,9 @@ def _tell(line: bytes, needles: set[bytes], scanner: Scanner) -> tuple[Ailment |
 def _own(match: re.Match[bytes], scanner: Scanner) -> Ailment | None:
     """Return the row that a line of ch-run's means, by its code or its message."""
     names = {name: value.decode() for name, value in match.groupdict().items()}
-    return scanner.codes.get(f"CH-{names['code']}") if "code" in names else scanner.messages.get(names["said"])
+    return (
+        scanner.codes.get(f"CH-{names['code']}") if "code" in names else scanner.messages.get(names["said"])
+    )
 
 
 def _finding(ailment: Ailment, match: re.Match[bytes], number: int) -> Finding:
@@ -204,8 +214,8 @@ def shown(text: bytes, most: int) -> str:
 def collect(tally: Tally) -> list[Finding]:
     """Return the findings with their counts.
 
-    An error of ch-run is two lines, with the message and with the code. Some messages have several codes: then
-    the code that was seen is meant.
+    An error of ch-run is two lines, with the message and with the code. Some messages have several codes:
+    then the code that was seen is meant.
     """
     coded_titles = {tally.firsts[code].ailment.title for code in tally.coded}
     return [
