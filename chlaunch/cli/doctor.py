@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -148,28 +149,35 @@ def _answer(given: Mapping[str, Any], catalogue: tuple[Ailment, ...]) -> Answer:
     if given["log"] is None and given["text"] != "-":
         return explain_text(given["text"], catalogue)
     if given["log"] in (None, "-"):
-        return explain_log(sys.stdin.buffer, catalogue, _progress(sys.stdin.buffer))
+        with _progress(sys.stdin.buffer) as tell:
+            return explain_log(sys.stdin.buffer, catalogue, tell)
     try:
-        with Path(given["log"]).open("rb") as log:
-            return explain_log(log, catalogue, _progress(log))
+        with Path(given["log"]).open("rb") as log, _progress(log) as tell:
+            return explain_log(log, catalogue, tell)
     except OSError as error:
         raise ChlaunchError(f"can't read {given['log']}: {error.strerror}") from error
 
 
-def _progress(stream: BinaryIO) -> Callable[[int], None]:
-    """Return what tells how far we are, on a terminal, on one line that is wiped away at the end."""
+@contextmanager
+def _progress(stream: BinaryIO) -> Iterator[Callable[[int], None]]:
+    """Give what tells how far we are, on a terminal, on one line that is wiped away at the end."""
     if sys.stderr is None or not sys.stderr.isatty():
-        return lambda _: None
+        yield lambda _: None
+        return
     size = os.fstat(stream.fileno()).st_size
-    told = [time.monotonic()]
+    told = time.monotonic()
 
     def tell(read: int) -> None:
-        if time.monotonic() - told[0] > PROGRESS_EVERY:
-            told[0] = time.monotonic()
+        nonlocal told
+        if time.monotonic() - told > PROGRESS_EVERY:
+            told = time.monotonic()
             part = f" of {size >> 20}" if size > read else ""
-            click.echo(f"\r{NAME}: {read >> 20}{part} MiB read\033[K\r", err=True, nl=False)
+            click.echo(f"\r{NAME}: {read >> 20}{part} MiB read\033[K", err=True, nl=False)
 
-    return tell
+    try:
+        yield tell
+    finally:
+        click.echo("\r\033[K", err=True, nl=False)
 
 
 def _words(finding: Finding, titles: Mapping[str, str]) -> str:

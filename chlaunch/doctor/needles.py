@@ -2,8 +2,7 @@
 
 An alternation of whole patterns is slow in every engine: Python's tries them one by one, RE2's automaton
 grows without bound where patterns have counted gaps. Plain texts are found fast: RE2 walks its automaton, and
-Python's engine skips to the few characters that texts begin with, which is why each is cut so as to begin with
-a rare one.
+Python's engine skips to the few characters that texts begin with; so each is cut to begin with a rare one.
 """
 
 import re
@@ -12,8 +11,7 @@ from collections.abc import Iterable
 # What a needle keeps at least, in characters; shorter ones would be found where there is nothing.
 LEAST = 8
 
-# Lower-case letters from common to rare, as in English and in logs; what is not here is rarer, save blanks and
-# digits.
+# Lower-case letters from common to rare, as in English; what is not here is rarer, save blanks and digits.
 _COMMON = "etaoinsrlhdcumfpgwybvkxjqz"
 
 _ESCAPED = re.compile(r"\\([^A-Za-z0-9])")

@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 # A line that does not end within this much is cut there: it is no message.
 LINE_MAX = 64 << 10
 
-# What of a line is matched, before and behind the place where it was found: a bound to what a hostile log costs.
+# What of a line is matched, before and behind the place where it was found: bounds what a hostile log costs.
 BEFORE, BEHIND = 2048, 2048
 
 # What is shown of a line, and of a name found in it, in characters.
@@ -52,7 +52,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Probe:
-    """One pattern. rank: lower is tried first. ailment: whose it is; None if the text that is found says so."""
+    """One pattern. rank: lower is tried first. ailment: whose it is; None if the text found says so."""
 
     rank: tuple[bool, int]
     literal: bytes

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import re
 import resource
+import select
 import subprocess
 import sys
 import sysconfig
@@ -40,7 +42,7 @@ FOREIGN = {
     "platform": "docker", "rootfs": "podman", "rootless": "umoci", "image": "umoci", "raw": "skopeo",
     "no-same-owner": "tar", "exclude": "tar", "auth": "ch-image of Charliecloud", "arch": "ch-image of Charliecloud",
     "mount": "RUN of Docker", "chmod": "COPY of Docker", "output": "nvidia-ctk", "add-subuids": "usermod",
-    "add-subgids": "usermod", "no-home": "ch-run of Charliecloud", "option": "any plugin, {option}",
+    "add-subgids": "usermod", "no-home": "ch-run of Charliecloud",
 }  # fmt: skip
 
 
@@ -88,6 +90,22 @@ def test_what_ch_run_says_today(ch_run: Path, catalogue: tuple[Ailment, ...], tm
     )
     (finding,) = explain_text(done.stderr, catalogue).findings
     assert (finding.ailment.code, finding.count) == ("CH-0010", 1), "an error and its hint are one"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ([], "CH-1804"),
+        (["-n4", "IMAGE", "--"], "CH-1804"),
+        (["--ch-imag=x", "IMAGE", "--", "true"], "CH-1809"),
+        (["--ch-site=/nonexistent", "IMAGE", "--", "true"], "CH-1809"),
+    ],
+)
+def test_what_ch_launch_says_today(words: list[str], code: str, catalogue: tuple[Ailment, ...]) -> None:
+    done = subprocess.run(
+        [CH_DOCTOR.with_name("ch-launch"), *words], capture_output=True, text=True, check=False
+    )
+    assert codes(done.stderr, catalogue) == [code]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +280,20 @@ def test_the_command(tmp_path: Path) -> None:
         assert [(row["code"], row["line"], row["count"]) for row in answer["findings"]] == [("CH-0012", 2, 1)]
     done = run("explain", "--help")
     assert (done.returncode, b"ch-doctor explain --log slurm-4711.out" in done.stdout) == (0, True)
+
+
+def test_progress_on_a_terminal() -> None:
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        [CH_DOCTOR, "explain", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=its
+    ) as doctor:
+        os.close(its)
+        assert doctor.stdin is not None
+        while not select.select([ours], [], [], 0)[0]:
+            doctor.stdin.write(b"all is well\n" * 100_000)
+        assert re.fullmatch(rb"\rch-doctor: [0-9]+ MiB read\x1b\[K", os.read(ours, 100))
+        doctor.kill()
+    os.close(ours)
 
 
 def test_nothing_recognised_and_usage(tmp_path: Path) -> None:
