@@ -19,7 +19,7 @@ help:
 	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
-	@echo 'make docs    docs/chlaunch-errors.7 anew, from what ch-run says'
+	@echo 'make docs    docs/chlaunch-errors.7 anew, from what ch-run and chlaunch/ailments say'
 	@echo 'make man     the manual pages as HTML, in build/man'
 	@echo 'make clean   remove .venv and build; the images for the tests stay in /var/cache/chlaunch-test'
 

@@ -1,8 +1,8 @@
-"""Write chlaunch-errors(7) from ``ch-run --errors --json``: ``errors.py CH-RUN PAGE [--reworded=CODE ...]``.
+"""Write chlaunch-errors(7): ``errors.py CH-RUN PAGE [--reworded=CODE ...]``.
 
-The table in the program is the only source of what stands in the catalogue. PAGE remembers: a code that the
-program has no more stays there as retired, and one that says something else than before is refused, unless it
-was told that these are the same error in other words.
+``ch-run --errors --json`` and chlaunch/ailments/*.toml are the only sources of what stands in the catalogue. PAGE
+remembers: a code that they have no more stays there as retired, and one that says something else than before is
+refused, unless it was told that these are the same error in other words.
 """
 
 import argparse
@@ -11,16 +11,20 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD = r""".\" Made by docs/errors.py from ch-run --errors --json; change failure.c or the script, then: make docs
+from chlaunch.doctor import ailments
+from chlaunch.doctor.ailments import Ailment
+
+HEAD = r""".\" Made by docs/errors.py; change failure.c, chlaunch/ailments or the script, then: make docs
 .Dd November 25, 2026
 .Dt CHLAUNCH-ERRORS 7
 .Os
 .Sh NAME
 .Nm chlaunch-errors
-.Nd what ch-run says, and what to do about it
+.Nd what ch-run and others say, and what to do about it
 .Sh DESCRIPTION
 When
 .Xr ch-run 1
@@ -39,9 +43,15 @@ prints the same, with tabs, or with
 as JSON.
 Longer explanations are in
 .Sx SURPRISES .
+.Pp
+Codes from 1000 on are for what other programs say when they are run in containers:
+.Sx MESSAGES OF OTHER PROGRAMS .
+.Ql ch-doctor explain
+finds them in a message or a whole log, and explains every code.
 """
 
 TAIL = """.Sh SEE ALSO
+.Xr ch-doctor 1 ,
 .Xr ch-launch 1 ,
 .Xr ch-run 1
 """
@@ -248,7 +258,12 @@ def known(page: str) -> tuple[dict[str, str], dict[str, str]]:
     return dict(found), dict(retired)
 
 
-def check(errors: list[Error], page: str, reworded: frozenset[str]) -> dict[str, str]:
+def said(error: Error | Ailment) -> str:
+    """Return the words that a code stands for."""
+    return error.message if isinstance(error, Error) else error.title
+
+
+def check(errors: Sequence[Error | Ailment], page: str, reworded: frozenset[str]) -> dict[str, str]:
     """Return the retired codes and what they said.
 
     Raises:
@@ -256,7 +271,7 @@ def check(errors: list[Error], page: str, reworded: frozenset[str]) -> dict[str,
 
     """
     used, retired = known(page)
-    now = {error.code: escape(error.message) for error in errors}
+    now = {error.code: escape(said(error)) for error in errors}
     if len(now) < len(errors):
         codes = [error.code for error in errors]
         raise CatalogueError(f"given twice: {', '.join(sorted({c for c in codes if codes.count(c) > 1}))}")
@@ -284,7 +299,35 @@ def entry(error: Error) -> list[str]:
     ]
 
 
-def render(errors: list[Error], retired: dict[str, str]) -> str:
+def others(rows: Sequence[Ailment]) -> list[str]:
+    """Return the lines about what other programs say."""
+    lines = [
+        ".Sh MESSAGES OF OTHER PROGRAMS",
+        "Each with what it means, what to do, and the releases that say it.",
+    ]
+    for name in dict.fromkeys(row.field for row in rows):
+        lines += [f".Ss {escape(name)}", ".Bl -tag -width Ds"]
+        for row in (row for row in rows if row.field == name):
+            lines += [
+                f'.It Sy {row.code} No "{escape(row.title)}"',
+                *filled(re.sub(r"\{([a-z]+)\}", lambda found: found[1].upper(), row.cause)),
+                ".br",
+                *filled(re.sub(r"\{([a-z]+)\}", lambda found: found[1].upper(), row.remedy)),
+                ".br",
+                *filled(f"{row.versions}."),
+            ]
+        lines += [".El"]
+    return lines
+
+
+def filled(text: str) -> list[str]:
+    """Return text in lines of mdoc, each sentence on a line of its own."""
+    sentences = re.split(r"(?<=[.!?]) +|(?<=[.!?]\)) +", text)
+    wrapped = (textwrap.wrap(one, 100, break_long_words=False, break_on_hyphens=False) for one in sentences)
+    return [escape(line) for lines in wrapped for line in lines]
+
+
+def render(errors: list[Error], retired: dict[str, str], rows: Sequence[Ailment] = ()) -> str:
     """Return the page."""
     lines = [*HEAD.splitlines(), ".Sh CODES"]
     group = None
@@ -294,9 +337,9 @@ def render(errors: list[Error], retired: dict[str, str]) -> str:
             lines += [*([".El"] if group else []), f".Ss {title}", ".Bl -tag -width Ds"]
             group = title
         lines += entry(error)
-    lines += [".El"]
+    lines += [".El", *(others(rows) if rows else [])]
     if retired:
-        lines += [".Ss Codes of former versions", ".Bl -tag -width Ds"]
+        lines += [".Sh CODES OF FORMER VERSIONS", ".Bl -tag -width Ds"]
         lines += [line for code, message in sorted(retired.items()) for line in (f".It {code}", message)]
         lines += [".El"]
     lines += [".Sh SURPRISES"]
@@ -319,13 +362,14 @@ def main(words: list[str]) -> int:
     parser.add_argument("--reworded", action="append", default=[], metavar="CODE")
     given = parser.parse_args(words)
     errors = ask(given.ch_run)
+    rows = ailments.load()
     before = given.page.read_text() if given.page.exists() else ""
     try:
-        retired = check(errors, before, frozenset(given.reworded))
+        retired = check([*errors, *rows], before, frozenset(given.reworded))
     except CatalogueError as error:
         sys.stderr.write(f"errors.py: {error}\n")
         return 1
-    given.page.write_text(render(errors, retired))
+    given.page.write_text(render(errors, retired, rows))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""chlaunch-errors(7) is what ch-run says, and a code means one error for ever."""
+"""chlaunch-errors(7) is what ch-run and the ailments say, and a code means one error for ever."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ sys.path.insert(0, str(DOCS))  # a script, no package
 
 import errors  # noqa: E402
 from errors import CatalogueError, Error  # noqa: E402
+
+from chlaunch.doctor import ailments  # noqa: E402
 
 PAGE = DOCS / "chlaunch-errors.7"
 NONE: frozenset[str] = frozenset()
@@ -43,7 +45,13 @@ def test_the_page_is_what_would_be_made_now(ch_run: Path, tmp_path: Path) -> Non
 def test_the_table(table: list[Error]) -> None:
     assert len({error.code for error in table}) == len(table)
     used, retired = errors.known(PAGE.read_text())
-    assert used == {error.code: errors.escape(error.message) for error in table}
+    rows = ailments.load()
+    assert used == {
+        **{error.code: errors.escape(error.message) for error in table},
+        **{row.code: errors.escape(row.title) for row in rows},
+    }
+    assert not {error.code for error in table} & {row.code for row in rows}, "one code space"
+    assert all(error.number < ailments.FIRST_CODE for error in table)
     assert not set(used) & set(retired)
     for error in table:
         assert error.exit_code in (0, 31, 49, 64, 84, 87)

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[2] / "chlaunch"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "runtime" not in path.parts)
 
-# A layer's files, and the layers it may import besides itself: cli -> launch, image -> the rest -> errors.
+# A layer's files, and the layers it may import besides itself: cli -> doctor -> launch, image -> the rest -> errors.
 LAYERS = {
-    "cli": ("launch", "image", "cdi", "rootfs", "native", "slurm", "errors"),
+    "cli": ("doctor", "launch", "image", "cdi", "rootfs", "native", "slurm", "errors"),
+    "doctor": ("launch", "rootfs", "native", "slurm", "errors"),
     "launch": ("cdi", "rootfs", "native", "slurm", "errors"),
     "image": ("rootfs", "native", "slurm", "errors"),
     "cdi": ("errors",),
@@ -41,6 +42,7 @@ DOORS = {
     "zstandard": ("squashfs/decompress.py",),
     "lz4": ("squashfs/decompress.py",),
     "elftools": ("launch/elf.py",),
+    "re2": ("doctor/scan.py",),
 }
 # ch-launch becomes the launcher. ch-cdi, which ch-run became, becomes ch-run again: ranks have no parent process.
 EXEC_DOORS = ("cli/launch.py", "cli/cdi.py")
