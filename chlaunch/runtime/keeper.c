@@ -2,10 +2,10 @@
  * The keeper of a FUSE image.
  *
  * There is no parent of the ranks that could serve their image, so a process of its own does, started by the
- * first of them. It stays in the host's mount namespace: nothing of it holds on to the container. When the
- * last process of the container has gone, whichever that is, the kernel takes the mount away, the server
- * ends, and the keeper with it. If the server ends before, the ranks can't go on: the keeper says so, once,
- * and ends them.
+ * first of them. It stays in the host's mount namespace, and once its maker has ended nothing of it holds on
+ * to the container. When the last process of the container has gone, whichever that is, the kernel takes the
+ * mount away, the server ends, and the keeper with it. If the server ends before, the ranks can't go on: the
+ * keeper says so, once, and ends them.
  *
  * It holds none of the ranks' descriptors: one that held their standard output would keep srun and mpirun
  * waiting.
