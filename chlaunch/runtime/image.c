@@ -48,16 +48,17 @@ uint32_t image_owner(const struct image *image)
 int image_serve(struct image *image, const struct container *container, uid_t uid, gid_t gid,
 		const struct rendezvous *rendezvous, struct failure *failure)
 {
-	const struct keeper_work work = {.program = image->program,
-					 .file = &image->file,
-					 .single = container->fuse_single,
-					 .image = image->fd,
-					 .device = fuse_device_open(failure),
-					 .set_owner = image->sets_owner,
-					 .uid = uid,
-					 .gid = gid,
-					 .rendezvous = rendezvous,
-					 .shown = container->image};
+	struct keeper_work work = {.program = image->program,
+				   .file = &image->file,
+				   .single = container->fuse_single,
+				   .image = image->fd,
+				   .device = fuse_device_open(failure),
+				   .mount = -1,
+				   .set_owner = image->sets_owner,
+				   .uid = uid,
+				   .gid = gid,
+				   .rendezvous = rendezvous,
+				   .shown = container->image};
 
 	image->device = work.device;
 	if (image->device < 0)
@@ -66,6 +67,7 @@ int image_serve(struct image *image, const struct container *container, uid_t ui
 		image->mount = fuse_mount_make(image->device, uid, gid);
 		if (image->mount < 0)
 			return FAIL(failure, FAILURE_FUSE_MOUNT, errno, "%s", container->image);
+		work.mount = image->mount;
 	}
 	if (keeper_start(&image->keeper, &work, failure) < 0)
 		return -1;

@@ -22,6 +22,7 @@ struct keeper_work {
 	bool single;
 	int image;
 	int device;	/* /dev/fuse */
+	int mount;	/* what it serves; -1: not made yet */
 	bool set_owner; /* tell the server whose the files are, uid's and gid's */
 	uid_t uid;
 	gid_t gid;

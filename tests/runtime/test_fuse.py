@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -138,6 +139,20 @@ class TestLifetime:
         environment = runtime.machine.root(f"tr '\\0' '\\n' </proc/{server}/environ").stdout
         assert {line.split("_")[0] for line in environment.split()} == {"MALLOC"}
         rank.communicate(timeout=60)
+
+    def test_it_holds_the_mount_for_as_long_as_its_maker_lives(self, runtime: Runtime, squashfs: str) -> None:
+        """The command must not take the file system apart; who is there after it must not depend on the keeper."""
+        script = in_image(squashfs, "sleep 2 >/dev/null 2>&1 & read end")
+        rank = runtime.machine.popen(
+            ["bash", "-c", f"exec {script}"], stdin=subprocess.PIPE, env={"CH_RUN": runtime.ch_run}
+        )
+        server = server_of(runtime)
+        (keeper,) = set(runtime.servers()) - {server}
+        files = f"readlink /proc/{keeper}/fd/*"
+        await_that(lambda: "/" in runtime.machine.root(files).stdout.split())
+        rank.communicate("\n", timeout=60)
+        await_that(lambda: "/" not in runtime.machine.root(files).stdout.split())
+        assert sorted(runtime.servers()) == sorted([server, keeper])
 
     def test_it_may_use_all_processors(self, runtime: Runtime, squashfs: str) -> None:
         rank = runtime.machine.popen(["taskset", "-c", "0", runtime.ch_run, squashfs, "--", "sleep", "1"])
