@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from chlaunch.launch.container import VariableChange
-from chlaunch.launch.flavour import Need
+from chlaunch.launch.flavour import Need, Refusal
 from chlaunch.launch.image import Image, Part
 from chlaunch.launch.options import Setting, Settings
 from chlaunch.launch.tables import Row
@@ -81,6 +81,19 @@ def conflicts(
                 where = said.origin if said is not None else "environment"
                 found.append(f"{name}={value} ({where}): {conflict.row.reason}")
     return tuple(found)
+
+
+def refusal(image: Image, situation: Situation) -> tuple[Part, Refusal] | None:
+    """Return why this can't go well, and for which part of the image; None if nothing is known against it."""
+    for part in image.mpis:
+        for refused in part.flavour.refusals:
+            if (
+                image.part(refused.part)
+                and within(part.version, refused.versions)
+                and _is_sharing(refused.sharing, situation)
+            ):
+                return part, refused
+    return None
 
 
 def _holds(need: Need, part: Part, situation: Situation) -> bool:

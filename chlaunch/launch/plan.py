@@ -87,6 +87,7 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
         shared=join or not launcher.outside,
         tmp_hidden=contents.is_tmp_hidden(settings, context),
     )
+    _check_situation(settings, image, situation)
     inside, reasons = _container(request, context, site, image, launcher, situation)
     inside = replace(inside, join=join)
     if launcher.outside:
@@ -105,6 +106,17 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
         *needs.conflicts(settings, context.variables, image, situation),
     )
     return Plan(wanted, {}, (why, wire.row, *reasons, join_row), notes, launcher.name)
+
+
+def _check_situation(settings: Settings, image: Image, situation: Situation) -> None:
+    """Raise RefusedError where the image's MPI is known not to go well like this; users may insist."""
+    found = needs.refusal(image, situation) if image.mpi and not image.plain else None
+    if found and settings.text("mpi") != "none" and not settings.text("mpi").startswith(wireup.FORCE):
+        part, refused = found
+        raise RefusedError(
+            f"{part.title}, ranks {'joined' if situation.shared else 'not joined'}: {refused.row.reason}",
+            f"{refused.remedy}; --ch-mpi={wireup.FORCE}{situation.plugin or 'auto'} tries it all the same",
+        )
 
 
 def _launcher_word(launcher: Launcher, context: Context) -> str:

@@ -431,6 +431,21 @@ def test_separate_ranks() -> None:
     assert told(planned(request_for(), LOGIN, OMPI4)) == {}
 
 
+def test_what_can_not_go_well_is_refused() -> None:
+    old = Image("/images/mpich4", (part("mpich", "4.0.2"),), (part("ucx", "1.13.1"),))
+    with pytest.raises(
+        RefusedError, match=r"MPICH 4\.0\.2, ranks not joined: they would talk by way of TCP"
+    ) as caught:
+        planned(request_for(join=False), LOGIN, old)
+    assert caught.value.hint.startswith(
+        "leave out --ch-no-join, or take MPICH 4.2 or later; --ch-mpi=force:pmi2"
+    )
+    assert planned(request_for(join=False, mpi="force:pmi2"), LOGIN, old, None).argv
+    assert planned(request_for(), LOGIN, old).argv
+    assert planned(request_for(join=False), LOGIN, replace(old, parts=())).argv
+    assert planned(request_for(join=False), LOGIN, replace(old, plain=True)).argv
+
+
 def test_what_somebody_said_of_a_variable_is_left_alone() -> None:
     name = "OMPI_MCA_btl_vader_single_copy_mechanism"
     site_says = options.from_document(

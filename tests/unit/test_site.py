@@ -287,7 +287,8 @@ def test_flavours_are_read() -> None:
     for each in found.values():
         assert each.mpi == bool(each.wire_ups)
         rows = [need.row for need in (*each.binds, *each.variables)] + [wire.row for wire in each.wire_ups]
-        rows += [row.row for row in each.conflicts] + [row.row for row in each.servers]
+        rows += [*(row.row for row in each.conflicts), *(row.row for row in each.servers)]
+        rows += [row.row for row in each.refusals]
         for row in rows:
             assert row.reason
             assert row.origin.startswith(f"flavours/{each.name}.toml:")
