@@ -9,13 +9,14 @@ BUILT   := .venv/.built
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help hello build test fuzz lint bench docs man clean
+.PHONY: help hello build test matrix fuzz lint bench docs man clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make hello   an MPI job from a container on a two-node Slurm that is started for it (root, Debian)'
 	@echo 'make build   every command in .venv/bin, editable'
 	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
+	@echo 'make matrix  every MPI by every launcher, joined or not, from a directory or a file (root, Debian; half an hour)'
 	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
@@ -45,6 +46,11 @@ test:
 	.venv/bin/python tests/cluster/images.py
 	.venv/bin/pytest
 	.venv/bin/pytest --sanitized -m 'not release' --ignore=tests/runtime/test_fuzz.py tests/runtime
+
+matrix:
+	tests/setup.sh build cluster
+	$(MAKE) --no-print-directory $(BUILT)
+	.venv/bin/python tests/cluster/matrix.py
 
 fuzz:
 	tests/setup.sh build fuzz

@@ -102,6 +102,20 @@ def image_ompi5() -> Path:
         return image("ompi5")
 
 
+@pytest.fixture(scope="session")
+def image_mpich4() -> Path:
+    """Return an image with MPICH 4.0 and mpi4py."""
+    with must_run():
+        return image("mpich4")
+
+
+@pytest.fixture(scope="session")
+def image_wheels() -> Path:
+    """Return an image with several MPIs, each in a Python environment of its own."""
+    with must_run():
+        return image("wheels")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer to run tests with another ch-run."""
     parser.addoption(

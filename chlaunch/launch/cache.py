@@ -94,7 +94,7 @@ def _stamp(view: View, path: str) -> str:
 
 def _keep(entry: Path, view: View, image: Image) -> None:
     """Write an entry, whole or not at all, and take away old ones where there are too many."""
-    paths = [image.command, *(part.path for part in (*image.mpis, *image.parts))]
+    paths = [image.command, *image.scripts, *(part.path for part in (*image.mpis, *image.parts))]
     stamps = {path: _stamp(view, path) for path in paths if path}
     import tempfile  # noqa: PLC0415  only when there is something new
 
@@ -132,7 +132,7 @@ def _image(plain: dict[str, Any], flavours: tuple[Flavour, ...]) -> Image:
         )
         for field in ("mpis", "parts")
     }
-    return Image(**{**plain, **parts})
+    return Image(**{**plain, **parts, "scripts": tuple(plain["scripts"])})
 
 
 def _flavour(name: str, flavours: tuple[Flavour, ...]) -> Flavour:

@@ -33,7 +33,7 @@ class Image:
     describes. plain: the command's own libraries tell that it uses no MPI. mpirun: how to call the image's,
     empty if it has none. machine: as uname(1) has it. libc: name and version. storage: where path is a name.
     unseen: what kind of image it is that can't be looked into. sealed: what kind it is that can't be written
-    to. command: the path of the command, if it was found.
+    to. command: the path of the program that would run, if it was found; scripts: what leads to it.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Image:
     machine: str = ""
     libc: str = ""
     command: str = ""
+    scripts: tuple[str, ...] = ()
     has_environment: bool = False
     storage: str | None = None
     unseen: str = ""

@@ -87,6 +87,7 @@ def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked = Asked(
         machine=MACHINES.get(command.machine or machine, command.machine or machine),
         libc=libc,
         command=command.path,
+        scripts=command.scripts,
         has_environment=rootfs.is_file(ENVIRONMENT_FILE),
         storage=rootfs.storage,
         sealed=rootfs.sealed,

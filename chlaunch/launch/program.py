@@ -1,7 +1,7 @@
 """What a command line would run in a container, and which libraries that loads; nothing is executed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from chlaunch.launch.elf import is_elf
@@ -30,18 +30,21 @@ class Program:
 
     path: of the program in the container, empty if there is none. kind: ``native`` loads what libraries
     says; ``static`` loads none; ``opaque`` may load or start anything; ``missing``. libraries: name to path.
+    scripts: what led to the program, the command first.
     """
 
     path: str
     kind: Literal["native", "static", "opaque", "missing"]
     libraries: dict[str, str]
     machine: str = ""
+    scripts: tuple[str, ...] = ()
 
 
 def program(
     view: View, loader: Loader, words: tuple[str, ...], variables: dict[str, str], directory: str
 ) -> Program:
     """Return what words would run. variables: the command's environment; directory: where it starts."""
+    scripts: list[str] = []
     for _ in range(SCRIPTS_MAX):
         words = _without_env(words)
         path = _found(view, words[0], variables.get("PATH", ""), directory) if words else ""
@@ -50,11 +53,12 @@ def program(
             break
         line = head[2:].splitlines()[0].decode(errors="replace").split(maxsplit=1)
         words = (*line, path, *words[1:])
+        scripts.append(path)
     else:
-        return Program(path, "opaque", {})
+        return Program(path, "opaque", {}, scripts=tuple(scripts))
     if not path:
         return Program("", "missing", {})
-    return _binary(view, loader, path, variables)
+    return replace(_binary(view, loader, path, variables), scripts=tuple(scripts))
 
 
 def _without_env(words: tuple[str, ...]) -> tuple[str, ...]:
