@@ -30,6 +30,7 @@ enum option_key { /* options without a short name */
 		  OPTION_JOIN_TAG,
 		  OPTION_JSON,
 		  OPTION_LD_CACHE,
+		  OPTION_MEASURE_PEER,
 		  OPTION_NO_PASSWD,
 		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
@@ -69,6 +70,7 @@ static const struct argp_option option_rows[] = {
 	 "name for those who join (default: after the launcher); implies --join", 0},
 	{"json", OPTION_JSON, NULL, 0, "with --version or --errors: as JSON", 0},
 	{"ld-cache", OPTION_LD_CACHE, "DIR", 0, "let ld.so find the libraries in DIR", 0},
+	{"measure-peer", OPTION_MEASURE_PEER, "OWN:OTHER", OPTION_HIDDEN, NULL, 0},
 	{"mount", 'm', "DIR", 0, "accepted and not needed: image files need no mount point", 0},
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
 	{"private-tmp", 't', NULL, 0, "an empty /tmp (default: the host's)", 0},
@@ -349,6 +351,9 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 	case OPTION_FEATURE:
 		options->feature = value;
 		return 0;
+	case OPTION_MEASURE_PEER:
+		options->peer = value;
+		return 0;
 	case OPTION_JSON:
 		options->json = true;
 		return 0;
@@ -362,7 +367,8 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 
 static error_t words_end(struct options *options, char **words, int count, const struct argp_state *state)
 {
-	if (options->show_version || options->show_errors || options->feature != NULL)
+	if (options->show_version || options->show_errors || options->feature != NULL ||
+	    options->peer != NULL)
 		return 0;
 	if (options->container.write && options->container.write_fake != NULL)
 		argp_error(state, "--write and --write-fake exclude each other");

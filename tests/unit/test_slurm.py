@@ -9,6 +9,7 @@ import pytest
 
 from chlaunch import slurm
 from chlaunch.errors import SlurmError
+from chlaunch.slurm import offers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def test_no_srun(tmp_path: Path) -> None:
 
 def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun = tmp_path / "bin/srun"
-    monkeypatch.setattr(slurm, "CONFIGURATIONS", ())
+    monkeypatch.setattr(offers, "CONFIGURATIONS", ())
     assert slurm.configuration(str(srun), {}) is None
     (tmp_path / "etc").mkdir()
     own = tmp_path / "etc/slurm.conf"
