@@ -30,8 +30,8 @@ enum option_key { /* options without a short name */
 		  OPTION_JOIN_TAG,
 		  OPTION_JSON,
 		  OPTION_LD_CACHE,
-		  OPTION_MEASURE_PEER,
 		  OPTION_NO_PASSWD,
+		  OPTION_READ_PEER,
 		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
 		  OPTION_SET_ENV0,
@@ -70,11 +70,11 @@ static const struct argp_option option_rows[] = {
 	 "name for those who join (default: after the launcher); implies --join", 0},
 	{"json", OPTION_JSON, NULL, 0, "with --version or --errors: as JSON", 0},
 	{"ld-cache", OPTION_LD_CACHE, "DIR", 0, "let ld.so find the libraries in DIR", 0},
-	{"measure-peer", OPTION_MEASURE_PEER, "OWN:OTHER", OPTION_HIDDEN, NULL, 0},
 	{"mount", 'm', "DIR", 0, "accepted and not needed: image files need no mount point", 0},
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
 	{"private-tmp", 't', NULL, 0, "an empty /tmp (default: the host's)", 0},
 	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
+	{"read-peer", OPTION_READ_PEER, "OWN:OTHER", OPTION_HIDDEN, NULL, 0},
 	{"seccomp", OPTION_SECCOMP, NULL, 0,
 	 "privileged system calls succeed without doing anything (for package managers)", 0},
 	{"set-env", OPTION_SET_ENV, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
@@ -351,7 +351,7 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 	case OPTION_FEATURE:
 		options->feature = value;
 		return 0;
-	case OPTION_MEASURE_PEER:
+	case OPTION_READ_PEER:
 		options->peer = value;
 		return 0;
 	case OPTION_JSON:

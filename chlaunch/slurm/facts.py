@@ -1,8 +1,9 @@
 """What the controller's configuration says, as far as it matters to MPI.
 
-pyslurm is asked where it is of the cluster's release, else ``scontrol show config``. There is no JSON of that
-to prefer: scontrol has --json from 23.02 on, but its config stays text then, and only the line on the
-controllers behind it changes (_print_config in scontrol.c of 23.02).
+pyslurm is asked where it is of the cluster's release, else ``scontrol show config``, whose text has had this
+form in every release. As JSON it is there from 26.05 only (CHANGELOG of 26.05.0rc1); the --json of releases
+before changes no more than the lines on the controllers behind it (_print_config in their scontrol.c), and
+22.05's scontrol knows no --json at all.
 """
 
 import json

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ LIST_DEADLINE = 10.0
 CONFIGURATIONS = ("/run/slurm/conf/slurm.conf", "/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 
 _SPECIFIC = re.compile(r"^specific pmix plugin versions available: (\S+)$")
-_VERSION = re.compile(r"^slurm(?:-wlm)? ([0-9]+\.[0-9]+\S*)$", re.MULTILINE)
+_VERSION = re.compile(r"^slurm(?:-\w+)? ([0-9]+\.[0-9]+\S*)$", re.MULTILINE)
 _PLUGIN = re.compile(r"^(?:srun: |\t)\s*([a-z][a-z0-9_]*)$")
 
 
@@ -57,7 +58,9 @@ def offer(srun: str, *, with_version: bool = False) -> Offer:
 
     """
     found = understood(*ask([srun, "--mpi=list"], LIST_DEADLINE))
-    return replace(found, version=version(srun)) if with_version else found
+    with suppress(SlurmError):  # a vendor's Slurm may word it otherwise: then it is not known
+        return replace(found, version=version(srun)) if with_version else found
+    return found
 
 
 def version(command: str) -> str:
