@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 
 from chlaunch import native
-from chlaunch.cli import shared
+from chlaunch.cli import examine, shared
 from chlaunch.doctor import ailments
 from chlaunch.doctor.ailments import Ailment
 from chlaunch.doctor.explain import Answer, explain_log, explain_text
@@ -53,19 +53,7 @@ def doctor(words: list[str], environment: Mapping[str, str]) -> int:
     """
     if words[:1] == ["explain"]:
         return explain(words[1:], environment)
-    return check(words, environment)
-
-
-def check(words: list[str], environment: Mapping[str, str]) -> int:
-    """Look over host, site and image: not here yet.
-
-    Raises:
-        UsageError: always.
-
-    """
-    del environment
-    said = f"unknown command {words[0]}" if words else "no command"
-    raise UsageError(said, f"usage: {NAME} explain TEXT|CODE|-; {NAME} explain --help")
+    return examine.examine(words, environment)
 
 
 def explain(words: list[str], environment: Mapping[str, str]) -> int:

@@ -1,1 +1,1 @@
-"""What is wrong, and what to do: messages explained, and (later) the host looked over. Knows no click."""
+"""What is wrong, and what to do: messages explained; host and image looked over. Knows no click."""

@@ -16,6 +16,7 @@ from chlaunch.launch import (
     plan,
     site,
     starter,
+    wireup,
 )
 from chlaunch.launch.grammar import Words
 from chlaunch.launch.options import Settings
@@ -70,5 +71,5 @@ def prepare(
     image = cache.inspect(rootfs, flavour.load(), asked, environment)
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)
-    offer = slurm.offer(here.srun) if asks and here.srun else None
+    offer = slurm.offer(here.srun, with_version=wireup.asks_version(image)) if asks and here.srun else None
     return plan.plan(request, here, found, image, offer), settings

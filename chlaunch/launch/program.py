@@ -12,7 +12,7 @@ from chlaunch.launch.view import View
 OPAQUE = re.compile(
     r"(?:ba|da|k|z|c|tc|a|fi)?sh|busybox|env|time|timeout|nice|stdbuf|xargs|numactl|taskset|setarch|strace|ltrace|gdb|"
     r"valgrind|perf|nsys|ncu|R|Rscript|julia|java|perl[0-9.]*|ruby[0-9.]*|lua[0-9.]*|node|octave.*|matlab|make|"
-    r"mpirun.*|mpiexec.*|prterun|ch-run|ld-.*\.so.*|ld\.so"
+    r"mpirun.*|mpiexec.*|orterun|prterun|ch-run|ld-.*\.so.*|ld\.so"
 )
 PYTHON = re.compile(r"python[0-9.]*")
 

@@ -30,7 +30,7 @@ def starter(mpirun: str) -> Starter:
         SlurmError: it could not be run, or gave no answer.
 
     """
-    return understood(*ask([mpirun, "--version"], DEADLINE))
+    return understood(*ask([mpirun, "--version"], DEADLINE, "--ch-launcher=srun or guest does without it"))
 
 
 def understood(stdout: str, stderr: str) -> Starter:

@@ -94,6 +94,15 @@ def _without_library(image: Image) -> WireUp:
     return WireUp((), Row("no --mpi", reason, image.path), (note,))
 
 
+def asks_version(image: Image) -> bool:
+    """Say whether it matters which Slurm it is: a part of the image speaks only with some of them."""
+    return any(
+        row.slurm and within(part.version, row.versions)
+        for part in image.parts
+        for row in part.flavour.servers
+    )
+
+
 def best(image: Image, offer: Offer | None, context: Context) -> WireUp:
     """Return the first wire-up that srun offers and all MPIs that may be meant can speak with.
 

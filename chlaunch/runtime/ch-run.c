@@ -10,6 +10,7 @@
 #include "failure.h"
 #include "feature.h"
 #include "options.h"
+#include "peer.h"
 
 static int verbosity;
 
@@ -96,6 +97,8 @@ static int start(int argc, char **argv, struct failure *failure)
 		exit(errors_print(options.json));
 	if (options.feature != NULL)
 		return feature_check(options.feature, failure) < 0 ? -1 : exit_well();
+	if (options.peer != NULL)
+		return peer_measure(options.peer, failure) < 0 ? -1 : exit_well();
 	if ((options.device_count > 0 || options.all_devices) && !options.devices_resolved)
 		return devices_exec(&options, argv, failure);
 	return container_enter(&options.container, failure);

@@ -31,6 +31,7 @@ enum option_key { /* options without a short name */
 		  OPTION_JSON,
 		  OPTION_LD_CACHE,
 		  OPTION_NO_PASSWD,
+		  OPTION_READ_PEER,
 		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
 		  OPTION_SET_ENV0,
@@ -73,6 +74,7 @@ static const struct argp_option option_rows[] = {
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
 	{"private-tmp", 't', NULL, 0, "an empty /tmp (default: the host's)", 0},
 	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
+	{"read-peer", OPTION_READ_PEER, "OWN:OTHER", OPTION_HIDDEN, NULL, 0},
 	{"seccomp", OPTION_SECCOMP, NULL, 0,
 	 "privileged system calls succeed without doing anything (for package managers)", 0},
 	{"set-env", OPTION_SET_ENV, "VAR=VAL|FILE", OPTION_ARG_OPTIONAL,
@@ -349,6 +351,9 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 	case OPTION_FEATURE:
 		options->feature = value;
 		return 0;
+	case OPTION_READ_PEER:
+		options->peer = value;
+		return 0;
 	case OPTION_JSON:
 		options->json = true;
 		return 0;
@@ -362,7 +367,8 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 
 static error_t words_end(struct options *options, char **words, int count, const struct argp_state *state)
 {
-	if (options->show_version || options->show_errors || options->feature != NULL)
+	if (options->show_version || options->show_errors || options->feature != NULL ||
+	    options->peer != NULL)
 		return 0;
 	if (options->container.write && options->container.write_fake != NULL)
 		argp_error(state, "--write and --write-fake exclude each other");

@@ -11,6 +11,7 @@ struct options {
 	bool json;
 	bool show_errors;
 	const char *feature; /* only say whether we have it */
+	const char *peer;    /* only measure with another process: its name and the other's */
 	bool env_no_expand;
 	const char **devices; /* CDI devices, kinds or files */
 	size_t device_count;

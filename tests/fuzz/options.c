@@ -112,7 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	words[count] = NULL;
 	if (setjmp(ended) == 0) {
 		options_parse(count, words, &options);
-		if (!options.show_version && !options.show_errors && options.feature == NULL)
+		if (!options.show_version && !options.show_errors && options.feature == NULL &&
+		    options.peer == NULL)
 			container_check(&options.container);
 	}
 	memory_release();

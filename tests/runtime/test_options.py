@@ -617,6 +617,13 @@ print(ear.recv(2000).decode())')
     assert re.fullmatch(r"abc login \d+ - - \d+( \w+=\d+)+\n", runtime.shell(script).stdout)
 
 
+@effect("read-peer", "one:two")
+def read_peer(runtime: Runtime, words: list[str]) -> None:
+    script = 'cd $(mktemp -d); $CH_RUN --read-peer=two:one & $CH_RUN "$@"; wait'
+    result = runtime.shell(f"set -- {shlex.join(words)}; {script}")
+    assert (result.stdout, result.stderr) == ("read=0 dumpable=1\n" * 2, "")
+
+
 @effect("help")
 def show_help(runtime: Runtime, words: list[str]) -> None:
     result = runtime(*words)

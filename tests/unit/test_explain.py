@@ -308,8 +308,6 @@ def test_nothing_recognised_and_usage(tmp_path: Path) -> None:
         ["explain", ""],
         ["explain", "x", "--log", "y"],
         ["explain", "--what"],
-        ["explian"],
-        [],
     ):
         done = run(*words)
         assert (done.returncode, b"Traceback" in done.stderr) == (64, False), words

@@ -36,7 +36,7 @@ LAYERS = {
 DOORS = {
     "click": ("cli/*",),
     "requests": ("image/registry.py", "image/auth.py"),
-    "pyslurm": ("slurm.py",),
+    "pyslurm": ("slurm/child.py",),
     "mpi4py": ("probe.py",),
     "yaml": ("cdi/builder.py",),
     "zstandard": ("squashfs/decompress.py",),

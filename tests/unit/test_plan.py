@@ -16,7 +16,7 @@ import pytest
 
 from chlaunch.cdi.render import Bind, Named, Omission, Plain, Variable, Why
 from chlaunch.errors import ImageError, RefusedError, UsageError
-from chlaunch.launch import devices, flavour, options, site
+from chlaunch.launch import devices, flavour, options, site, wireup
 from chlaunch.launch.context import Context
 from chlaunch.launch.image import Image, Part
 from chlaunch.launch.plan import Plan, Request, needs_offer, plan
@@ -384,6 +384,13 @@ def test_a_pmix_that_a_server_does_not_accept(client: str, server: int, refused:
     with pytest.raises(RefusedError, match=f"with PMIx {client}, and pmix") as caught:
         planned(request_for(), LOGIN, with_pmix(client), SERVERS[server])
     assert "rebuild it with a newer PMIx" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("client", "asks"), [("5.0.7", False), ("5.0.8", True), ("4.2.2", False), ("", False)]
+)
+def test_slurms_version_is_asked_only_if_it_matters(client: str, asks: bool) -> None:  # noqa: FBT001
+    assert wireup.asks_version(with_pmix(client)) == asks
 
 
 def told(made: Plan) -> dict[str, str]:

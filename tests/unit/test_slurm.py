@@ -9,6 +9,7 @@ import pytest
 
 from chlaunch import slurm
 from chlaunch.errors import SlurmError
+from chlaunch.slurm import offers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,9 +91,34 @@ def test_no_srun(tmp_path: Path) -> None:
         slurm.offer(str(tmp_path / "srun"))
 
 
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("slurm-wlm 22.05.8", "22.05.8"),
+        ("slurm 24.11.5", "24.11.5"),
+        ("slurm 23.11.4-1.2rc1", "23.11.4-1.2rc1"),
+    ],
+)
+def test_version(tmp_path: Path, said: str, version: str) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text(f"#!/bin/sh\n[ $1 = --mpi=list ] && printf 'MPI\\n\\tpmix\\n' || echo '{said}'\n")
+    srun.chmod(0o755)
+    assert slurm.offer(str(srun), with_version=True) == slurm.Offer(("pmix",), "srun --mpi=list", version)
+    assert slurm.offer(str(srun)).version == ""
+
+
+def test_a_version_that_is_none(tmp_path: Path) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n[ $1 = --mpi=list ] && printf 'MPI\\n\\tpmix\\n' || echo ours\n")
+    srun.chmod(0o755)
+    with pytest.raises(SlurmError, match="names no version: ours"):
+        offers.version(str(srun))
+    assert slurm.offer(str(srun), with_version=True).plugins == ("pmix",)
+
+
 def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun = tmp_path / "bin/srun"
-    monkeypatch.setattr(slurm, "CONFIGURATIONS", ())
+    monkeypatch.setattr(offers, "CONFIGURATIONS", ())
     assert slurm.configuration(str(srun), {}) is None
     (tmp_path / "etc").mkdir()
     own = tmp_path / "etc/slurm.conf"

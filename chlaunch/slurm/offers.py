@@ -1,12 +1,14 @@
-"""What we ask Slurm. Nothing here talks to the controller."""
+"""What srun offers, and which configuration it reads. Nothing here talks to the controller."""
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chlaunch.errors import SlurmError
+from chlaunch.slurm.asking import INSIST, ask
 
 # srun looks at every plugin it has to list those for MPI: 6 ms on a warm disk, seconds on a cold shared one.
 LIST_DEADLINE = 10.0
@@ -16,15 +18,14 @@ LIST_DEADLINE = 10.0
 # (slurm.conf(5)).
 CONFIGURATIONS = ("/run/slurm/conf/slurm.conf", "/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 
-_INSIST = "say which to use with --mpi=TYPE (srun's) or --ch-mpi=TYPE"
-
 _SPECIFIC = re.compile(r"^specific pmix plugin versions available: (\S+)$")
+_VERSION = re.compile(r"^slurm(?:-\w+)? ([0-9]+\.[0-9]+\S*)$", re.MULTILINE)
 _PLUGIN = re.compile(r"^(?:srun: |\t)\s*([a-z][a-z0-9_]*)$")
 
 
 @dataclass(frozen=True)
 class Offer:
-    """The wire-ups this host's srun has: names for --mpi=, and how we know. version: Slurm's, or empty."""
+    """The wire-ups this host's srun has: names for --mpi=, and how we know. version: empty if not asked."""
 
     plugins: tuple[str, ...]
     origin: str
@@ -49,40 +50,34 @@ def mpi_plugins(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names + versions))
 
 
-def offer(srun: str) -> Offer:
-    """Ask srun (a path) which MPI plugins it has.
+def offer(srun: str, *, with_version: bool = False) -> Offer:
+    """Ask srun (a path) which MPI plugins it has, and its version if that is wanted: another process.
 
     Raises:
         SlurmError: srun could not be run, said nothing we understand, or took longer than LIST_DEADLINE.
 
     """
-    return understood(*ask([srun, "--mpi=list"], LIST_DEADLINE))
+    found = understood(*ask([srun, "--mpi=list"], LIST_DEADLINE))
+    with suppress(SlurmError):  # a vendor's Slurm may word it otherwise: then it is not known
+        return replace(found, version=version(srun)) if with_version else found
+    return found
 
 
-def ask(argv: list[str], deadline: float) -> tuple[str, str]:
-    """Return what a command prints to stdout and stderr, whatever its exit code; deadline in seconds.
+def version(command: str) -> str:
+    """Ask a command of Slurm (a path) for its version, which is that of all there are here: 22.05.8.
 
     Raises:
-        SlurmError: it could not be run, or took longer.
+        SlurmError: it could not be run, said nothing we understand, or took longer than LIST_DEADLINE.
 
     """
-    import subprocess  # noqa: PLC0415  10 ms that most launches do not need
-
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=deadline,
-            check=False,
-            text=True,
-            errors="replace",
+    stdout, stderr = ask([command, "--version"], LIST_DEADLINE)
+    found = _VERSION.search(stdout)
+    if found is None:
+        said = (stderr or stdout).strip().splitlines()
+        raise SlurmError(
+            f"{command} --version names no version: {said[-1] if said else 'it printed nothing'}"
         )
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{' '.join(argv)} gave no answer in {deadline:g} s", _INSIST) from None
-    except OSError as error:
-        raise SlurmError(f"can't execute {argv[0]}: {error.strerror}") from error
-    return done.stdout, done.stderr
+    return found[1]
 
 
 def understood(stdout: str, stderr: str) -> Offer:
@@ -96,7 +91,7 @@ def understood(stdout: str, stderr: str) -> Offer:
     if not plugins:
         said = (stderr or stdout).strip().splitlines()
         raise SlurmError(
-            f"srun --mpi=list names no plugin: {said[-1] if said else 'it printed nothing'}", _INSIST
+            f"srun --mpi=list names no plugin: {said[-1] if said else 'it printed nothing'}", INSIST
         )
     return Offer(plugins, "srun --mpi=list")
 
