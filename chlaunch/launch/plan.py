@@ -128,7 +128,8 @@ def _check_identity(settings: Settings, context: Context, image: Image, wire: Wi
     """Raise RefusedError where PMIx would not know its own rank: its server compares user and group IDs."""
     wanted = (_number(settings, "uid"), _number(settings, "gid"))
     changed = wanted[0] not in (None, context.uid) or wanted[1] not in (None, context.gid)
-    if changed and image.mpis and wire.plugin.startswith("pmix"):
+    insisted = settings.text("mpi").startswith(wireup.FORCE)
+    if changed and image.mpis and wire.plugin.startswith("pmix") and not insisted:
         raise RefusedError(
             f"--ch-uid and --ch-gid don't go with --mpi={wire.plugin}: ranks tell Slurm's PMIx server the IDs"
             " that they have in the container, and it expects your own",

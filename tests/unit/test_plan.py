@@ -564,6 +564,7 @@ def test_ids_that_pmix_would_not_know() -> None:
     with pytest.raises(RefusedError, match="--ch-uid and --ch-gid don't go with --mpi=pmix"):
         planned(request_for(uid="0"), here, OMPI4)
     assert "--uid=1001" in planned(request_for(uid="1001"), here, OMPI4).argv
+    assert "--uid=0" in planned(request_for(uid="0", mpi="force:pmix"), here, OMPI4, None).argv
     assert "--uid=0" in planned(request_for(uid="0"), here, MPICH5).argv
 
 
