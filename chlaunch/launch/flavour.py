@@ -51,9 +51,9 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A situation that can't go well, with the library of that name beside it."""
+    """A situation that can't go well with a library that has a feature."""
 
-    part: str
+    has: str
     versions: str
     sharing: str
     remedy: str
@@ -199,11 +199,11 @@ def parse(path: Path) -> Flavour:
         ),
         refusals=tuple(
             Refusal(
-                table["part"],
+                table["has"],
                 table.get("versions", ""),
                 table.get("sharing", ""),
                 table["remedy"],
-                _row(document, "refusal", index, "part"),
+                _row(document, "refusal", index, "has"),
             )
             for index, table in document.tables("refusal")
         ),

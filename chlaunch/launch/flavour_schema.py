@@ -112,7 +112,7 @@ SECTIONS = (
         "refusal",
         repeated=True,
         keys=(
-            Key("part", "text", "only with this library beside it, a flavour's name", required=True),
+            Key("has", "text", "only where the library has this feature", required=True),
             _VERSIONS,
             _SHARING,
             Key("remedy", "text", "what to do instead", required=True),

@@ -88,7 +88,7 @@ def refusal(image: Image, situation: Situation) -> tuple[Part, Refusal] | None:
     for part in image.mpis:
         for refused in part.flavour.refusals:
             if (
-                image.part(refused.part)
+                refused.has in part.features
                 and within(part.version, refused.versions)
                 and _is_sharing(refused.sharing, situation)
             ):

@@ -193,15 +193,21 @@ def judge(job: subprocess.CompletedProcess[str], ranks: int) -> str:
 
 def table(outcomes: dict[Cell, Outcome]) -> str:
     """Return the table in Markdown: a row for each MPI, a column for each launcher, one word for its cells."""
-    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    found: dict[tuple[str, str], dict[bool, set[str]]] = defaultdict(lambda: defaultdict(set))
     for cell, outcome in outcomes.items():
-        found[cell.guest.title, cell.starter.title].add(outcome.verdict)
+        found[cell.guest.title, cell.starter.title][cell.join].add(outcome.verdict)
     starters = [starter.title for starter in STARTERS]
     lines = [f"| | {' | '.join(starters)} |", f"|---|{'---|' * len(starters)}"]
     for guest in GUESTS:
-        words = [" and ".join(sorted(found[guest.title, starter])) for starter in starters]
+        words = [_words(found[guest.title, starter]) for starter in starters]
         lines.append(f"| {guest.title} | {' | '.join(words)} |")
     return "\n".join(lines)
+
+
+def _words(verdicts: dict[bool, set[str]]) -> str:
+    """Return what became of the cells of one pair: joined, and if that differs, not joined."""
+    joined, separate = (" and ".join(sorted(verdicts.get(join, ()))) for join in (True, False))
+    return joined if separate in ("", joined) else f"{joined}, not joined: {separate}"
 
 
 def write_readme(path: Path, text: str) -> None:

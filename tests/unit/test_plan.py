@@ -439,7 +439,7 @@ def test_separate_ranks() -> None:
 
 
 def test_what_can_not_go_well_is_refused() -> None:
-    old = Image("/images/mpich4", (part("mpich", "4.0.2"),), (part("ucx", "1.13.1"),))
+    old = Image("/images/mpich4", (part("mpich", "4.0.2", "ucx"),), (part("ucx", "1.13.1"),))
     with pytest.raises(
         RefusedError, match=r"MPICH 4\.0\.2, ranks not joined: they would talk by way of TCP"
     ) as caught:
@@ -449,7 +449,7 @@ def test_what_can_not_go_well_is_refused() -> None:
     )
     assert planned(request_for(join=False, mpi="force:pmi2"), LOGIN, old, None).argv
     assert planned(request_for(), LOGIN, old).argv
-    assert planned(request_for(join=False), LOGIN, replace(old, parts=())).argv
+    assert planned(request_for(join=False), LOGIN, replace(old, mpis=(part("mpich", "4.0.2"),))).argv
     assert planned(request_for(join=False), LOGIN, replace(old, plain=True)).argv
 
 
