@@ -125,7 +125,8 @@ int container_enter(const struct container *container, struct failure *failure)
 {
 	struct environment_text *texts = calloc(container->variable_count + 1, sizeof *texts);
 	struct trace trace = trace_begin(container->trace);
-	bool first = false, served = false;
+	struct command_file file = {.fd = -1};
+	bool first = false, served = false, hints;
 	char **words;
 
 	if (texts == NULL)
@@ -141,14 +142,18 @@ int container_enter(const struct container *container, struct failure *failure)
 	words = command_words(container, failure);
 	if (words == NULL)
 		return died_check(failure);
-	hints_give(container, words, first, failure);
+	hints = hints_wanted(first, failure);
+	if (hints || served)
+		execute_find(words[0], &file);
+	if (hints)
+		hints_give(container, words, &file, failure);
 	/* Nothing inside may gain rights, and every rank is alike in this: ptrace_may_access compares. */
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return FAIL(failure, FAILURE_SYSTEM, errno, "no_new_privs");
 	if (container->seccomp && seccomp_fake_root(failure) < 0)
 		return -1;
 	if (served)
-		execute_prefetch(words[0]);
+		execute_prefetch(&file);
 	trace_note(&trace, TRACE_EXEC);
 	trace_send(&trace);
 	execute(words, failure);

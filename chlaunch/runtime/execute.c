@@ -73,18 +73,35 @@ static bool is_path(const char *name)
 	return strchr(name, '/') != NULL || name[0] == '\0';
 }
 
-bool execute_find(const char *name, char *path, size_t size)
+/* False if it is no file that could be executed. */
+static bool file_open(struct command_file *file)
+{
+	file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (file->fd < 0)
+		return errno == EACCES && access(file->path, X_OK) == 0 &&
+		       stat(file->path, &file->status) == 0;
+	if (fstat(file->fd, &file->status) == 0 && S_ISREG(file->status.st_mode) &&
+	    (file->status.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)) != 0)
+		return true;
+	close(file->fd);
+	file->fd = -1;
+	return false;
+}
+
+void execute_find(const char *name, struct command_file *file)
 {
 	const char *search = getenv("PATH");
 
 	if (is_path(name)) {
-		snprintf(path, size, "%s", name);
-		return access(path, X_OK) == 0;
+		snprintf(file->path, sizeof file->path, "%s", name);
+		if (file_open(file))
+			return;
+	} else {
+		while (place_next(&search, name, file->path, sizeof file->path))
+			if (file_open(file))
+				return;
 	}
-	while (place_next(&search, name, path, size))
-		if (access(path, X_OK) == 0)
-			return true;
-	return false;
+	file->path[0] = '\0';
 }
 
 /*
@@ -92,22 +109,17 @@ bool execute_find(const char *name, char *path, size_t size)
  * keeps it open until exec, and the command can begin with the first pages. The kernel takes one read-ahead
  * window at a time.
  */
-void execute_prefetch(const char *name)
+void execute_prefetch(struct command_file *file)
 {
-	char path[PATH_MAX];
-	struct stat status;
 	char *text;
 	size_t size;
 
-	if (!execute_find(name, path, sizeof path))
+	if (file->fd < 0 || file->status.st_size == 0)
 		return;
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
-		return;
-	size = status.st_size < PREFETCH_MOST ? (size_t)status.st_size : PREFETCH_MOST;
-	text = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-	close(fd);
-	fd = -1;
+	size = file->status.st_size < PREFETCH_MOST ? (size_t)file->status.st_size : PREFETCH_MOST;
+	text = mmap(NULL, size, PROT_READ, MAP_PRIVATE, file->fd, 0);
+	close(file->fd);
+	file->fd = -1;
 	for (size_t at = 0; text != MAP_FAILED && at < size; at += PREFETCH_WINDOW)
 		madvise(text + at, size - at < PREFETCH_WINDOW ? size - at : PREFETCH_WINDOW, MADV_WILLNEED);
 }

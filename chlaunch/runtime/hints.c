@@ -2,15 +2,11 @@
 #include "hints.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
-
-#include "execute.h"
 
 static bool any_variable(const char *const *names)
 {
@@ -58,34 +54,35 @@ static bool is_writer(const char *name)
 }
 
 /* The program carries rights that no_new_privs and our user namespace take from it. */
-static bool has_rights(const char *path)
+static bool has_rights(const struct command_file *file)
 {
-	struct stat status;
 	char value[64];
 
-	if (stat(path, &status) < 0 || !S_ISREG(status.st_mode))
+	if (!S_ISREG(file->status.st_mode))
 		return false;
-	if (status.st_mode & S_ISUID)
+	if (file->status.st_mode & S_ISUID)
 		return true;
-	if (status.st_uid == geteuid()) /* the user's own: what they could give, they have */
+	if (file->status.st_uid == geteuid()) /* the user's own: what they could give, they have */
 		return false;
 	/* EOVERFLOW: there is one, and its owner has no name here. */
-	return getxattr(path, "security.capability", value, sizeof value) > 0 || errno == EOVERFLOW;
+	return getxattr(file->path, "security.capability", value, sizeof value) > 0 || errno == EOVERFLOW;
 }
 
-void hints_give(const struct container *container, char *const *words, bool first,
+bool hints_wanted(bool first, const struct failure *failure)
+{
+	return failure->hint != NULL && getenv("CHLAUNCH_NO_HINTS") == NULL && is_spokesman(first);
+}
+
+void hints_give(const struct container *container, char *const *words, const struct command_file *file,
 		const struct failure *failure)
 {
 	const char *slash = strrchr(words[0], '/'), *name = slash == NULL ? words[0] : slash + 1;
 	const bool writable = container->write || container->write_fake != NULL;
-	char path[PATH_MAX];
 
-	if (failure->hint == NULL || getenv("CHLAUNCH_NO_HINTS") != NULL || !is_spokesman(first))
-		return;
 	if (are_singletons())
 		failure->hint(HINT_SINGLETONS, getenv("SLURM_STEP_NUM_TASKS"));
 	if (!writable && is_writer(name))
 		failure->hint(HINT_WRITES, name);
-	if (execute_find(words[0], path, sizeof path) && has_rights(path))
-		failure->hint(HINT_SET_ID, path);
+	if (file->path[0] != '\0' && has_rights(file))
+		failure->hint(HINT_SET_ID, file->path);
 }

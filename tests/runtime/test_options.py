@@ -171,7 +171,7 @@ def files(runtime: Runtime) -> None:
     runtime.machine.run(
         f"""
         set -e
-        mkdir -p data cdi libs store/images/local%tiny+1 store/l
+        mkdir -p data things libs store/images/local%tiny+1 store/l
         echo content >data/file
         cp -L /lib/*/libm.so.6 libs
         cp -a {runtime.image} store/l/1a
@@ -179,7 +179,7 @@ def files(runtime: Runtime) -> None:
         printf 'A=file\\nB=$A:2\\n' >variables
         printf 'A=of a\\nfile\\0B=2' >variables0
         mksquashfs own own.sqfs -quiet -noappend >mksquashfs.log 2>&1
-        echo {shlex.quote(json.dumps(specification))} >cdi/thing.json
+        echo {shlex.quote(json.dumps(specification))} >things/thing.json
         """,
         check=True,
     )
@@ -346,22 +346,22 @@ THINGS = 'echo "${ONE-no} ${TWO-no}"'
 
 @effect("cdi")
 def cdi(runtime: Runtime, words: list[str]) -> None:
-    assert runtime.output(THINGS, "--cdi-dirs=cdi", *words) == "here here"
-    assert runtime.output(THINGS, "--cdi-dirs=cdi") == "no no"
+    assert runtime.output(THINGS, "--cdi-dirs=things", *words) == "here here"
+    assert runtime.output(THINGS, "--cdi-dirs=things") == "no no"
 
 
 @effect("cdi", "test.example/thing")
-@effect("cdi", "./cdi/thing.json")
+@effect("cdi", "./things/thing.json")
 def cdi_some(runtime: Runtime, words: list[str]) -> None:
-    assert runtime.output(THINGS, "--cdi-dirs=cdi", *words) == "here here"
+    assert runtime.output(THINGS, "--cdi-dirs=things", *words) == "here here"
 
 
 @effect("device", "test.example/thing=two")
 def device(runtime: Runtime, words: list[str]) -> None:
-    assert runtime.output(THINGS, "--cdi-dirs=cdi", *words) == "no here"
+    assert runtime.output(THINGS, "--cdi-dirs=things", *words) == "no here"
 
 
-@effect("cdi-dirs", "/no/where:cdi")
+@effect("cdi-dirs", "/no/where:things")
 def cdi_directories(runtime: Runtime, words: list[str]) -> None:
     assert runtime.output(THINGS, "--device=test.example/thing=one", *words) == "here no"
     assert runtime.sh(THINGS, "--device=test.example/thing=one").returncode == 31
