@@ -91,14 +91,20 @@ def _addition(before: bytes, entry: Entry | None, wanted: Wanted) -> tuple[bytes
     """Return a file with what is wanted in it, what that is, and whether the admin's lines are replaced."""
     ours = [text.encode() for text in entry.texts] if entry else []
     present = next((text for text in ours if text in before), None)
-    if present is not None and wanted.mark not in _code(before.replace(present, b"", 1)):
+    if present is not None and wanted.mark not in _code(_without(before, present)):
         text = (b"\n" if present.startswith(b"\n") else b"") + wanted.content
         return before.replace(present, text, 1), text, False
-    rest = before.replace(present, b"", 1) if present is not None else before
+    rest = _without(before, present) if present is not None else before
     lines = rest.splitlines(keepends=True)
     kept = b"".join(line for line in lines if wanted.mark not in _code(line))
     text = _gap(kept) + wanted.content
     return kept + text, text, kept != rest
+
+
+def _without(content: bytes, text: bytes) -> bytes:
+    """Return content without the text that was added; what is behind it stays on a line of its own."""
+    before, _, behind = content.partition(text)
+    return before + (b"\n" if behind and text.startswith(b"\n") else b"") + behind
 
 
 def _gap(before: bytes) -> bytes:
@@ -124,14 +130,18 @@ def apply(root: Root, known: Record, changes: list[Change]) -> Record:
     ours = {change.path: change.entry for change in changes if change.entry}
     if not pending and all(entries.get(path) == entry for path, entry in ours.items()):
         return known
+    copies = {_saved(change): change.before for change in pending if change.overwritten and change.before}
     for change in pending:
-        if change.overwritten and change.before:
-            ours[change.path] = _keep(root, change)
-    paths = [record.PATH, *(change.path for change in pending)]
+        if change.overwritten and change.entry:
+            ours[change.path] = replace(change.entry, saved=_saved(change))
+    paths = [record.PATH, *copies, *(change.path for change in pending)]
     missing = [top for path in paths for top in places.missing_directories(root, path)]
     directories = tuple(dict.fromkeys([*known.directories, *missing]))
     under_way = {path: _both(entries.get(path), entry) for path, entry in ours.items()}
     record.save(root, Record(tuple({**entries, **under_way}.values()), directories))
+    for saved, copy in copies.items():
+        if places.read(root, saved) is None:
+            places.write(root, saved, copy, None)
     for change in pending:
         if change.after:
             places.write(root, change.path, change.after, change.before.content if change.before else None)
@@ -140,15 +150,10 @@ def apply(root: Root, known: Record, changes: list[Change]) -> Record:
     return done
 
 
-def _keep(root: Root, change: Change) -> Entry:
-    """Keep a copy of what is overwritten; return the entry that names it."""
-    assert change.before is not None  # noqa: S101  for mypy: its caller has looked
-    assert change.entry is not None  # noqa: S101  likewise
-    saved = f"{record.DIRECTORY}/saved/{quote(change.path, safe='')}.{digest(change.before.content)[:8]}"
-    there = places.read(root, saved)
-    if there is None:
-        places.write(root, saved, change.before, None)
-    return replace(change.entry, saved=saved)
+def _saved(change: Change) -> str:
+    """Return where a copy of what is overwritten is kept."""
+    name = f"{quote(change.path, safe='')}.{digest(change.before.content if change.before else b'')[:8]}"
+    return f"{record.DIRECTORY}/saved/{name}"
 
 
 def _both(before: Entry | None, after: Entry) -> Entry:
@@ -183,7 +188,7 @@ def _undo(root: Root, entry: Entry) -> Change:
         copy = f"; what it was before is in {root.shown(entry.saved)}" if saved else ""
         said = f"left as it is: it was changed after ch-site wrote it{copy}"
         return Change(entry.path, found, found, entry, overwritten=True, said=said)
-    rest = found.content.replace(text.encode(), b"", 1)
+    rest = _without(found.content, text.encode())
     if not rest and entry.created:
         return Change(entry.path, found, None, entry)
     return Change(entry.path, found, replace(found, content=rest), entry)
@@ -205,7 +210,6 @@ def undo(root: Root, known: Record, changes: list[Change]) -> None:
         saved = places.read(root, kept) if kept and not change.overwritten else None
         if kept and saved:
             places.remove(root, kept, saved.content)
-    places.remove_directories(root, (record.DIRECTORY, f"{record.DIRECTORY}/saved"))
     record.forget(root, known)
 
 

@@ -10,6 +10,7 @@ import click
 
 from chlaunch import native
 from chlaunch.cli import shared
+from chlaunch.cli.words import parsed
 from chlaunch.doctor import checkup, nodes
 from chlaunch.doctor.nodes import HERE, Host
 from chlaunch.doctor.rows import Row, warning
@@ -45,7 +46,7 @@ def check(words: list[str], environment: Mapping[str, str]) -> int:
         NativeError: ch-doctor was not installed.
 
     """
-    given = shared.parsed(_command(), words)
+    given = parsed(_command(), words)
     if given is None:
         return 0
     search_path = environment.get("PATH", os.defpath)
@@ -70,13 +71,15 @@ def check(words: list[str], environment: Mapping[str, str]) -> int:
 def _here(srun: str, environment: Mapping[str, str]) -> Host:
     """Return the host this runs on."""
     _progress("looking over this host")
-    rows: list[Row] = [row for _, found in checkup.examine(environment) for row in found]
+    versions = checkup.versions(environment)
+    rows: list[Row] = [nodes.told_versions(versions)]
+    rows += [row for _, found in checkup.examine(environment) for row in found]
     if os.geteuid() == 0:
         rows.append(warning("user", "root may what users may not", f"{NAME} check as an ordinary user"))
     release = ""
     with suppress(SlurmError):  # its row in the checkup says why
         release = offers.version(srun)
-    return Host(HERE, tuple(rows), slurm=release, versions=checkup.versions(environment))
+    return Host(HERE, tuple(rows), slurm=release, versions=versions)
 
 
 def _progress(words: str) -> None:

@@ -4,12 +4,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
-from chlaunch.errors import ChlaunchError, UsageError
-
-if TYPE_CHECKING:
-    import click
+from chlaunch.errors import ChlaunchError
 
 # Both work before any option is parsed, because parsing is among the things that fail.
 DEBUG_OPTION = "--ch-debug"
@@ -43,24 +39,6 @@ def say(name: str, line: str) -> None:
     """Print one line to stderr, headed by the command's name; nowhere if stderr is closed."""
     if sys.stderr is not None:
         print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  the one place that prints to stderr
-
-
-def parsed(command: "click.Command", words: list[str]) -> dict[str, Any] | None:
-    """Return what was given to a command; None if it was help that was wanted, which is printed.
-
-    Raises:
-        UsageError: click knows no such option.
-
-    """
-    import click  # noqa: PLC0415  70 ms, which ch-cdi does without
-
-    try:
-        if "--help" in words:
-            print(command.get_help(click.Context(command, info_name=command.name)))  # noqa: T201  as asked for
-            return None
-        return dict(command.make_context(command.name, list(words)).params)
-    except click.UsageError as error:
-        raise UsageError(error.format_message(), f"{command.name} --help") from error
 
 
 def restore_signals() -> None:

@@ -13,6 +13,7 @@ from chlaunch.admin import change, parts, places, plugin, record
 from chlaunch.admin.parts import Request
 from chlaunch.admin.places import Root
 from chlaunch.cli import nodes, shared
+from chlaunch.cli.words import parsed
 from chlaunch.errors import ChlaunchError, UsageError
 from chlaunch.slurm import configuration
 
@@ -20,7 +21,7 @@ NAME = "ch-site"
 
 USAGE = f"usage: {NAME} install|uninstall|check [OPTION...]; {NAME} install --help"
 
-INSTALL = """Put in place the SPANK plugin for this host's Slurm, the line in plugstack.conf that loads it, an epilog.
+INSTALL = """Put in place the SPANK plugin for this host's Slurm, its line in plugstack.conf, and an epilog.
 
 Shows what changes before it does so. What an admin has changed since is left alone. slurm.conf is never
 edited: what to say there is told.
@@ -69,7 +70,7 @@ def install(words: list[str], environment: Mapping[str, str]) -> int:
         ChlaunchError: a file can't be read or written.
 
     """
-    given = shared.parsed(_install_command(), words)
+    given = parsed(_install_command(), words)
     if given is None:
         return 0
     with places.open_root(given["root"]) as root:
@@ -99,7 +100,7 @@ def uninstall(words: list[str], environment: Mapping[str, str]) -> int:  # noqa:
 
     """
     command = click.Command(f"{NAME} uninstall", help=UNINSTALL, params=[ROOT, DRY])
-    given = shared.parsed(command, words)
+    given = parsed(command, words)
     if given is None:
         return 0
     with places.open_root(given["root"]) as root:

@@ -132,7 +132,8 @@ def as_json(
 
 def exit_code(verdicts: Iterable[str]) -> int:
     """Return what ch-doctor ends with: 0 if all is well, 1 for warnings, 2 for problems."""
-    return VERDICTS.index(worst(verdict for verdict in VERDICTS if verdict in set(verdicts)))
+    told = set(verdicts)
+    return VERDICTS.index(worst(verdict for verdict in VERDICTS if verdict in told))
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chlaunch.doctor import checkup
 from chlaunch.doctor.rows import VERDICTS, Row, fine, problem, warning
@@ -56,21 +56,19 @@ def judge(here: Host, node: Node, step: Step | None, probe: str, deadline: float
 
 def _no_answer(node: Node, step: Step, deadline: float) -> Row:
     """Return the row of a node from which nothing came."""
-    said = [line for line in step.errors.splitlines() if line.strip()]
-    named = next((line for line in reversed(said) if node.name in line), said[-1] if said else "")
-    if step.late and node.name not in named:
+    if step.late:  # what srun says then is of its own end
         return problem(
             "node",
             f"{node.state}, but no answer in {deadline:g} s",
             "is it busy, or does a file system hang there? ch-site check --deadline=SECONDS",
         )
-    if "Requested nodes are busy" in step.errors or "Unable to allocate" in step.errors:
+    said = [line.strip() for line in step.errors.splitlines() if line.strip()]
+    named = next((line for line in reversed(said) if node.name in line), said[-1] if said else "no word")
+    if "allocate resources" in step.errors:
         return warning(
-            "node", f"{node.state}: not looked at: {named}", "again later, or with --nodes of free ones"
+            "node", f"{node.state}: not looked at: {named}", "later again, or --nodes of free ones"
         )
-    return problem(
-        "node", f"{node.state}, but no answer: {named or 'srun said nothing'}", "see slurmd's log there"
-    )
+    return problem("node", f"{node.state}, but no answer: {named}", "see slurmd's log there")
 
 
 def _report(answer: str) -> tuple[tuple[Row, ...], dict[str, str]] | None:
@@ -97,7 +95,12 @@ def judge_versions(here: Host, there: Mapping[str, str]) -> Row:
     ]
     if differ:
         return problem("chlaunch", "; ".join(differ), "install the same release on all hosts")
-    return fine("chlaunch", ", ".join(f"{name} {version}" for name, version in here.versions.items()))
+    return told_versions(there)
+
+
+def told_versions(versions: Mapping[str, str]) -> Row:
+    """Return the row of a host that has what it should."""
+    return fine("chlaunch", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def judge_release(here: str, there: str) -> Row:
@@ -116,31 +119,32 @@ def judge_release(here: str, there: str) -> Row:
 def as_lines(hosts: list[Host]) -> Iterator[str]:
     """Give the table's lines: each finding once, with the hosts that have it."""
     names = [host.name for host in hosts]
-    for name in dict.fromkeys(row.name for host in hosts for row in host.rows):
-        groups: dict[tuple[str, str, str], list[tuple[str, Row]]] = {}
-        for host in hosts:
-            for row in host.rows:
-                if row.name == name:
-                    same = ("ok", "", "") if row.verdict == "ok" else (row.verdict, row.found, row.remedy)
-                    groups.setdefault(same, []).append((host.name, row))
-        for members in groups.values():
-            first = members[0][1]
-            alike = len({row.found for _, row in members}) == 1
-            found = first.found if alike else f"{first.found} ({members[0][0]})"
-            at = _listed(list(dict.fromkeys(member for member, _ in members)), names)
-            yield from checkup.row_lines(
-                Row(first.name, first.verdict, found, first.remedy),
-                f"  {first.verdict:<8} {at:<{NAMES_WIDTH}} ",
-            )
+    verdicts: list[str] = []
+    for row, members in _folded(hosts):
+        verdicts.append(row.verdict)
+        at = "all" if members == names and len(names) > 1 else host_list(members)
+        head = f"  {row.verdict:<8} {at:<{NAMES_WIDTH}} "
+        if len(at) > NAMES_WIDTH:
+            yield head.rstrip()
+            head = " " * (11 + NAMES_WIDTH + 1)
+        yield from checkup.row_lines(row, head)
     yield ""
-    yield checkup.summary([row.verdict for host in hosts for row in host.rows])
+    yield checkup.summary(verdicts)
 
 
-def _listed(members: list[str], names: list[str]) -> str:
-    """Return hosts in few words."""
-    if len(members) == len(names) > 1:
-        return "all"
-    return host_list(members)
+def _folded(hosts: list[Host]) -> Iterator[tuple[Row, list[str]]]:
+    """Give each finding with the names of its hosts. Of what is well, one tells for all what was found."""
+    for name in dict.fromkeys(row.name for host in hosts for row in host.rows):
+        groups: dict[tuple[str, str, str], dict[str, Row]] = {}
+        for host in hosts:
+            for row in (row for row in host.rows if row.name == name):
+                same = ("ok", "", "") if row.verdict == "ok" else (row.verdict, row.found, row.remedy)
+                groups.setdefault(same, {}).setdefault(host.name, row)
+        for members in groups.values():
+            first, row = next(iter(members.items()))
+            if any(other.found != row.found for other in members.values()):
+                row = replace(row, found=f"{row.found} ({first})")
+            yield row, list(members)
 
 
 def as_json(hosts: list[Host]) -> str:
