@@ -18,11 +18,11 @@ _RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
 _LEAST = "ClusterName=none\nSlurmctldHost=localhost\n"
 
 
-def parts(name: str) -> list[Path]:
-    """Return where a file that belongs to this package may be, best first: installed, or in a source tree."""
+def places() -> list[Path]:
+    """Return where the plugin may be, best first: installed with this package, or built in its source tree."""
     package = Path(__file__).resolve().parents[1]
-    built = sorted(package.parent.glob(f"build/*/{name}"))
-    return [package / name, package / "spank" / name, package.parent / name, *built]
+    build = package.parent / "build"
+    return [package / "spank" / NAME, build / NAME, *sorted(build.glob(f"*/{NAME}"))]
 
 
 def release_of(path: str) -> str:
@@ -85,10 +85,10 @@ def checked(named: str | None, release: str) -> str:
     """
     wanted = two_numbers(release)
     build = (
-        "build it with that Slurm's headers: cmake -B build -DSPANK=ON && cmake --build build;"
-        f" then --plugin build/{NAME}"
+        "install chlaunch from its sources where that Slurm's slurm/spank.h is (libslurm-dev, slurm-devel); or"
+        " say --plugin FILE"
     )
-    found = [named] if named else [str(path) for path in parts(NAME) if path.is_file()]
+    found = [named] if named else [str(path) for path in places() if path.is_file()]
     if not found:
         raise ChlaunchError(f"this chlaunch was built without {NAME}", f"{build}; or --no-plugin")
     built_for = {path: release_of(path) for path in found}

@@ -80,7 +80,7 @@ def test_no_chlaunch_on_one_node(cluster: Cluster) -> None:
     text = " ".join(done.stdout.split())
     assert f" problem n1 chlaunch: {SCRIPTS}/ch-doctor can't be run there: " in text
     assert "not found (exit code 127) -> install chlaunch on n1 in the same place" in text
-    assert " ok here,n2 chlaunch: " in text
+    assert "ok here,n2 chlaunch: " in text
 
 
 def test_a_node_that_hangs(cluster: Cluster) -> None:
