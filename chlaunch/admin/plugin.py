@@ -19,7 +19,7 @@ _LEAST = "ClusterName=none\nSlurmctldHost=localhost\n"
 
 
 def places() -> list[Path]:
-    """Return where the plugin may be, best first: installed with this package, or built in its source tree."""
+    """Return where the plugin may be, best first: installed with this package, or built in its sources."""
     package = Path(__file__).resolve().parents[1]
     build = package.parent / "build"
     return [package / "spank" / NAME, build / NAME, *sorted(build.glob(f"*/{NAME}"))]
@@ -85,8 +85,8 @@ def checked(named: str | None, release: str) -> str:
     """
     wanted = two_numbers(release)
     build = (
-        "install chlaunch from its sources where that Slurm's slurm/spank.h is (libslurm-dev, slurm-devel); or"
-        " say --plugin FILE"
+        "install chlaunch from its sources where that Slurm's slurm/spank.h is (libslurm-dev, slurm-devel);"
+        " or say --plugin FILE"
     )
     found = [named] if named else [str(path) for path in places() if path.is_file()]
     if not found:
