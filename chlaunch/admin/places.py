@@ -5,12 +5,14 @@ file is put where anybody may write. Whoever owns Slurm's configuration decides 
 directories of another owner are written to, but their links are not believed.
 """
 
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from chlaunch.errors import ChlaunchError, RefusedError
 
@@ -154,7 +156,7 @@ def make_directories(root: Root, path: str) -> None:
 def remove_directories(root: Root, made: tuple[str, ...]) -> None:
     """Remove those of the directories, which we made, that are empty."""
     for path in reversed(made):
-        with suppress(OSError), _parent(root, path) as place:
+        with suppress(ChlaunchError), _parent(root, path) as place:
             if place is not None:
                 os.rmdir(place[1], dir_fd=place[0])
 
@@ -210,6 +212,9 @@ def _parent(root: Root, path: str) -> Iterator[tuple[int, str] | None]:
                 except FileNotFoundError:
                     yield None
                     return
+    except OSError as error:
+        hint = "as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
+        raise ChlaunchError(f"{root.shown(path)}: {error.strerror}", hint) from error
     finally:
         _close(opened, 0)
 
@@ -232,8 +237,9 @@ def _check_writers(root: Root, path: str, directory: int) -> None:
     """Raise RefusedError where anybody may write into a directory on the way."""
     mode = os.fstat(directory).st_mode
     if mode & stat.S_IWOTH:
+        where = Path(f"/proc/self/fd/{directory}").readlink()
         raise RefusedError(
-            f"{root.shown(path)}: anybody may write to a directory there ({stat.S_IMODE(mode):04o})",
+            f"can't use {root.shown(path)}: anybody may write to {where} (mode {stat.S_IMODE(mode):04o})",
             "chmod o-w, or choose another directory: what Slurm loads must be safe from others",
         )
 

@@ -33,9 +33,6 @@ Exit code: 0 if all is well, 1 for warnings, 2 for problems.
 # Seconds: ch-doctor's slowest check has 90.
 DEADLINE = 120.0
 
-# Seconds that all nodes may take to become free.
-PATIENCE = 20
-
 
 def check(words: list[str], environment: Mapping[str, str]) -> int:
     """Look over all hosts and report; return the exit code.
@@ -56,13 +53,17 @@ def check(words: list[str], environment: Mapping[str, str]) -> int:
     probe = native.script("ch-doctor")
     found = cluster.nodes(sinfo, given["partition"] or "", given["nodes"] or "")
     here = _here(srun, environment)
-    usable = [node.name for node in found if node.usable]
-    step = None
-    if usable:
-        _progress(f"asking {len(usable)} nodes")
-        argv = cluster.argv_of(srun, usable, given["partition"] or "", [probe, "--json"], PATIENCE)
-        step = cluster.run(argv, environment, given["deadline"])
-    hosts = [here, *(nodes.judge(here, node, step, probe, given["deadline"]) for node in found)]
+    _progress(f"asking {sum(node.usable for node in found)} nodes")
+    steps = cluster.run(
+        srun,
+        found,
+        [probe, "--json"],
+        environment,
+        deadline=given["deadline"],
+        partition=given["partition"] or "",
+    )
+    asked = ((node, steps.get(node.name)) for node in found)
+    hosts = [here, *(nodes.judge(here, node, step, probe, given["deadline"]) for node, step in asked)]
     for line in [nodes.as_json(hosts)] if given["json"] else nodes.as_lines(hosts):
         click.echo(line)
     return nodes.exit_code(hosts)

@@ -33,8 +33,10 @@ def judge(here: Host, node: Node, step: Step | None, probe: str, deadline: float
 
     step: what was run on it, None if nothing was; probe: the path of ch-doctor; deadline: seconds it had.
     """
-    if step is None or not node.usable:
-        row = warning("node", f"{node.state}: not looked at", f"sinfo --list-reasons --nodes={node.name}")
+    if step is None:
+        busy = "later again, or --nodes of free ones"
+        remedy = busy if node.usable else f"sinfo --list-reasons --nodes={node.name}"
+        row = warning("node", f"{node.state}: not looked at", remedy)
         return Host(node.name, (row,), node.state, node.version)
     answer = step.answers.get(node.name)
     if answer is None:
@@ -64,7 +66,7 @@ def _no_answer(node: Node, step: Step, deadline: float) -> Row:
         )
     said = [line.strip() for line in step.errors.splitlines() if line.strip()]
     named = next((line for line in reversed(said) if node.name in line), said[-1] if said else "no word")
-    if "allocate resources" in step.errors:
+    if step.denied:
         return warning(
             "node", f"{node.state}: not looked at: {named}", "later again, or --nodes of free ones"
         )

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,12 +17,20 @@ DEADLINE = 10.0
 # Seconds for srun to take its job back once it is told to; it waits for nodes that do not answer.
 GRACE = 10.0
 
-# In which a node takes a job, NODE STATE CODES of sinfo(1); an allocated one may, where nodes are shared.
-USABLE = ("idle", "mixed", "allocated", "completing", "planned")
+# In which a node takes a job, NODE STATE CODES of sinfo(1); a step that wants all of these may have to wait
+# for one that is full. Then fewer are asked, the last time only those that are free.
+USABLE = (
+    ("idle", "mixed", "allocated", "completing", "planned"),
+    ("idle", "mixed"),
+    ("idle",),
+)
 
-# What a word of sinfo's says of a node beside its state. All but + (node reserved) and $ (maintenance)
-# stand for a node that is not reached, off, or on its way.
-_FLAGS = "*~#!%$@^-+"
+# Seconds to wait for nodes, and the last time. What is free is given at once, if the controller is not busy.
+PATIENCE = (2, 20)
+
+# What may follow a state, of a node that still takes jobs: completing one, or planned for another. All else
+# stands for one that is not reached, off, on its way, or kept (sinfo(1), likewise).
+_FLAGS = "+-"
 
 # Of a task: its node and a part of what it printed. In base64 it has no line that is too long for srun to
 # keep whole (1024 bytes, MAX_MSG_LEN in Slurm's stdio of steps), and nothing that a terminal would obey.
@@ -41,7 +49,12 @@ class Node:
     @property
     def usable(self) -> bool:
         """Say whether a job can be started there, if not at once."""
-        return self.state in USABLE
+        return self.kind in USABLE[0]
+
+    @property
+    def kind(self) -> str:
+        """Return the state without what does not matter here."""
+        return self.state.rstrip(_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,11 @@ class Step:
 
     late: the deadline has passed.
     """
+
+    @property
+    def denied(self) -> bool:
+        """Say whether no node was had, as some are busy."""
+        return not self.answers and "Unable to allocate resources" in self.errors
 
     answers: Mapping[str, str]
     errors: str
@@ -82,6 +100,37 @@ def nodes(sinfo: str, partition: str = "", names: str = "") -> tuple[Node, ...]:
     return tuple(found.values())
 
 
+def run(  # noqa: PLR0913  srun has more
+    srun: str,
+    found: Sequence[Node],
+    command: list[str],
+    environment: Mapping[str, str],
+    *,
+    deadline: float,
+    partition: str = "",
+) -> dict[str, Step]:
+    """Run command once on each node that takes a job; return the step that was, by the nodes it was for.
+
+    deadline: seconds for a step. Nodes that are busy are in none.
+
+    Raises:
+        SlurmError: srun can't be executed.
+
+    """
+    attempts: list[list[str]] = []
+    for states in USABLE:
+        names = [node.name for node in found if node.kind in states]
+        if names and names not in attempts:
+            attempts.append(names)
+    for names in attempts:
+        last = names is attempts[-1]
+        argv = argv_of(srun, names, partition, command, PATIENCE[last])
+        step = run_step(argv, environment, deadline)
+        if last or not step.denied:
+            return dict.fromkeys(names, step)
+    return {}
+
+
 def argv_of(srun: str, names: Iterable[str], partition: str, command: list[str], patience: int) -> list[str]:
     """Return the line of a step that runs command once on each node. patience: seconds to wait for them."""
     listed = tuple(names)
@@ -108,7 +157,7 @@ def argv_of(srun: str, names: Iterable[str], partition: str, command: list[str],
     ]
 
 
-def run(argv: list[str], environment: Mapping[str, str], deadline: float) -> Step:
+def run_step(argv: list[str], environment: Mapping[str, str], deadline: float) -> Step:
     """Run the line of argv_of; deadline in seconds. A node that has not answered has no answer.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from machine import CHECKOUT
@@ -33,6 +34,35 @@ def covered(cluster: Cluster, node: str, path: str, cover: str) -> Iterator[None
         yield
     finally:
         cluster.root(node, ["umount", path])
+
+
+def test_slurm_takes_what_is_installed(cluster: Cluster) -> None:
+    (plugin, *_) = Path("/usr/lib").glob(
+        "*/slurm-wlm/spank_pbs.so"
+    )  # one of Slurm's own; it tells ranks of itself
+    listing = "find /etc/slurm /var/lib -type f -exec sha256sum {} + | sort"
+    words = ["--plugin", plugin, "--plugin-dir", "/etc/slurm/lib", "--no-epilog"]
+    cluster.root(None, "mount -t tmpfs -o mode=755 tmpfs /var/lib")  # where the record is: the host's own
+    try:
+        before = cluster.root(None, listing).stdout
+        cluster.root(None, [CH_SITE, "install", *words])
+        assert "PBS_JOBID=" in cluster.run(["srun", "-n1", "env"], check=True).stdout
+        cluster.root(None, "mv /etc/slurm/lib/spank_chlaunch.so /etc/slurm/lib/gone")
+        assert "/etc/slurm/lib/spank_chlaunch.so" in cluster.run(["srun", "-n1", "env"]).stderr
+        cluster.root(None, "mv /etc/slurm/lib/gone /etc/slurm/lib/spank_chlaunch.so")
+        cluster.root(None, [CH_SITE, "uninstall"])
+        assert cluster.root(None, listing).stdout == before
+    finally:
+        cluster.root(None, "umount /var/lib; rm -rf /etc/slurm/lib /etc/slurm/plugstack.conf")
+    assert "PBS_JOBID=" not in cluster.run(["srun", "-n1", "env"], check=True).stdout
+
+
+def test_only_root_writes_to_etc(cluster: Cluster) -> None:
+    install = f"{CH_SITE} install --no-plugin --no-epilog --oci --from /home/alice"
+    done = cluster.run(f"echo x >oci.conf; {install}; code=$?; rm oci.conf; exit $code")
+    assert done.returncode == 31
+    assert "ch-site: error: /var/lib/chlaunch: Permission denied" in done.stderr
+    assert "ch-site: hint: as root" in done.stderr
 
 
 def test_all_is_well(cluster: Cluster) -> None:
@@ -86,9 +116,9 @@ def test_no_chlaunch_on_one_node(cluster: Cluster) -> None:
 def test_a_node_that_hangs(cluster: Cluster) -> None:
     cluster.root("n2", "printf '#!/bin/sh\\nexec sleep 600\\n' >/run/hang; chmod 755 /run/hang")
     with covered(cluster, "n2", f"{SCRIPTS}/ch-doctor", "/run/hang"):
-        hosts = hosts_of(cluster, "--deadline=4", code=2)
+        hosts = hosts_of(cluster, "--deadline=5", code=2)
     assert hosts["n1"]["chlaunch"]["verdict"] == "ok"
-    assert hosts["n2"]["node"]["found"] == "idle, but no answer in 4 s"
+    assert hosts["n2"]["node"]["found"] == "idle, but no answer in 5 s"
     assert cluster.run(["squeue", "--noheader", "--states=running,pending"]).stdout == ""
 
 
@@ -104,7 +134,22 @@ def test_nodes_that_take_no_jobs(cluster: Cluster) -> None:
     assert hosts["n1"]["chlaunch"]["verdict"] == "ok"
 
 
+def test_a_busy_node_delays_no_other(cluster: Cluster) -> None:
+    cluster.root(None, "scontrol create partition=alone nodes=ALL oversubscribe=exclusive")
+    try:
+        job = f"salloc -Q -p alone -N1 -w n2 {CH_SITE} check --json --partition=alone"
+        done = cluster.run(job)
+    finally:
+        cluster.root(None, "scontrol delete partitionname=alone")
+    hosts = {host["name"]: host for host in json.loads(done.stdout)["hosts"]}
+    assert hosts["n2"]["rows"][0]["found"] == "allocated: not looked at"
+    assert [row["name"] for row in hosts["n1"]["rows"]][:2] == ["chlaunch", "slurmd"]
+
+
 def test_no_such_partition(cluster: Cluster) -> None:
+    done = cluster.run([CH_SITE, "check", "--nodes=n9"])
+    assert done.returncode == 31
+    assert "ch-site: error: sinfo knows no node of n9 in a default partition" in done.stderr
     done = cluster.run([CH_SITE, "check", "--partition=none"])
     assert done.returncode == 31
     assert "ch-site: error: sinfo knows no node in partition none" in done.stderr
