@@ -184,14 +184,15 @@ def _undo(root: Root, entry: Entry) -> Change:
         if not entry.texts:
             return Change(entry.path, found, None, entry)
     text = next((text for text in entry.texts if text.encode() in found.content), None)
+    copy = f"what it was before is in {root.shown(entry.saved)}" if saved else ""
     if text is None:
-        copy = f"; what it was before is in {root.shown(entry.saved)}" if saved else ""
-        said = f"left as it is: it was changed after ch-site wrote it{copy}"
+        said = f"left as it is: it was changed after ch-site wrote it{'; ' if copy else ''}{copy}"
         return Change(entry.path, found, found, entry, overwritten=True, said=said)
     rest = _without(found.content, text.encode())
     if not rest and entry.created:
         return Change(entry.path, found, None, entry)
-    return Change(entry.path, found, replace(found, content=rest), entry)
+    after = replace(found, content=rest)
+    return Change(entry.path, found, after, entry, overwritten=bool(copy), said=copy)
 
 
 def undo(root: Root, known: Record, changes: list[Change]) -> None:
@@ -206,9 +207,9 @@ def undo(root: Root, known: Record, changes: list[Change]) -> None:
             places.write(root, change.path, change.after, change.before.content)
         elif change.needed and change.before:
             places.remove(root, change.path, change.before.content)
-        kept = change.entry and change.entry.saved
-        saved = places.read(root, kept) if kept and not change.overwritten else None
-        if kept and saved:
+        kept = change.entry.saved if change.entry else ""
+        saved = places.read(root, kept) if kept else None
+        if saved and saved == change.after:  # it has been put back
             places.remove(root, kept, saved.content)
     record.forget(root, known)
 

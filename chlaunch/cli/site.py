@@ -142,7 +142,9 @@ def _install_command() -> click.Command:
                 ["--planner"], metavar="PYTHON", default=sys.executable, help="not the Python that runs this"
             ),
             click.Option(["--slurm"], metavar="RELEASE", help="which Slurm it is for, not that of srun here"),
-            click.Option(["--epilog/--no-epilog"], default=True, help="epilog.d/chlaunch; it is the default"),
+            click.Option(
+                ["--epilog/--no-epilog"], default=True, help="epilog.d/50-chlaunch; it is the default"
+            ),
             click.Option(
                 ["--cli-filter"], is_flag=True, help="cli_filter.lua: classic mistakes become messages"
             ),

@@ -106,7 +106,9 @@ def row_lines(row: Row, head: str) -> Iterator[str]:
 
 def versions(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the versions of our parts: chlaunch and ch-run; one that can't be asked has none."""
-    found = {"chlaunch": metadata.version("chlaunch")}
+    found = {}
+    with suppress(metadata.PackageNotFoundError):  # a source tree that nobody installed
+        found["chlaunch"] = metadata.version("chlaunch")
     with suppress(ChlaunchError):
         found["ch-run"] = ask([native.ch_run(environment), "--version"], CONTAINER_DEADLINE, "")[0].strip()
     return found

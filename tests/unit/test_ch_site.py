@@ -182,6 +182,21 @@ def test_our_line_as_an_admin_changed_it(root: Path, run: Callable[..., int]) ->
     assert stack.read_bytes() == changed
 
 
+def test_overwritten_lines_are_not_lost(
+    root: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = root / CONF / "plugstack.conf"
+    stack.write_text("optional /site/spank_chlaunch.so\n")
+    run("install", "--overwrite")
+    with stack.open("a") as file:
+        file.write("required two.so\n")
+    run("uninstall")
+    assert stack.read_text() == "required two.so\n"
+    assert f"warning: {stack}: what it was before is in " in capsys.readouterr().err
+    (saved,) = (root / "var/lib/chlaunch/saved").iterdir()
+    assert saved.read_text() == "optional /site/spank_chlaunch.so\n"
+
+
 def test_an_include_gets_a_file_of_its_own(root: Path, run: Callable[..., int]) -> None:
     (root / CONF / "plugstack.conf").write_text("include /etc/slurm/plugstack.conf.d/*.conf\n")
     before = files(root)
