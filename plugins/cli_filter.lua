@@ -146,8 +146,15 @@ local function check_bundle(options, word, oci)
       "make one with plugins/oci-ch-run --bundle, or run the image itself: ch-launch IMAGE -- COMMAND"
     )
   end
+  local old = oci:find("oci-ch-run", 1, true)
+  if old and options.type == "sbatch" then
+    return refuse(
+      ("--container=%s: this release of Slurm starts no script in a container"):format(word),
+      "leave --container out here, and give it to the script's srun lines"
+    )
+  end
   local tasks, nodes, each = number(options, "ntasks"), number(options, "nodes"), number(options, "ntasks-per-node")
-  if oci:find("oci-ch-run", 1, true) and ((each or 1) > 1 or (tasks or 1) > (nodes or 1)) then
+  if old and ((each or 1) > 1 or (tasks or 1) > (nodes or 1)) then
     return refuse(
       ("--container=%s: this release of Slurm can start one task a node in a container"):format(word),
       "say -N for as many nodes as tasks, or use ch-launch: ch-launch -n TASKS IMAGE -- COMMAND"

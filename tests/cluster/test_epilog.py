@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -213,6 +214,11 @@ def test_a_place_that_a_stranger_made(slurm: Cluster) -> None:
     slurm.root("n1", ["rm", "-r", own])
 
 
+def one_more(slurm: Cluster, before: int) -> bool:
+    """Tell whether there are more processes with the keeper's name than before."""
+    return len(running(slurm, "ch-run-keeper")) > before
+
+
 def test_processes_that_look_like_ours(slurm: Cluster) -> None:
     script = "cp $(command -v sleep) ch-run-keeper; exec setsid ./ch-run-keeper 1000"
     kinds = {
@@ -225,7 +231,7 @@ def test_processes_that_look_like_ours(slurm: Cluster) -> None:
     for kind, (user, variables) in kinds.items():
         before = len(running(slurm, "ch-run-keeper"))
         processes[kind] = slurm.popen(script.replace("cp", "cp -n"), node="n1", user=user, env=variables)
-        await_true(lambda before=before: len(running(slurm, "ch-run-keeper")) > before)
+        await_true(partial(one_more, slurm, before))
     epilog(slurm)
     assert finish(processes.pop("the job's")).returncode == -signal.SIGKILL
     assert {kind: process.poll() for kind, process in processes.items()} == dict.fromkeys(processes)

@@ -72,11 +72,6 @@ def test_a_container_that_nobody_runs(plain: Cluster, command: str) -> None:
     assert plain.run("squeue --noheader", check=True).stdout == ""
 
 
-def test_a_container_that_a_script_inherits(plain: Cluster) -> None:
-    job = plain.run("srun hostname", env={"SLURM_CONTAINER": "/bin"})
-    assert "outside" in refusal(job)
-
-
 def test_lines_without_containers_pass(plain: Cluster) -> None:
     job = plain.run("srun -N2 -n4 --mpi=pmix hostname && sbatch --wrap=true && salloc --quiet -n2 true")
     assert job.returncode == 0
@@ -156,6 +151,11 @@ def test_a_container_by_oci_conf(with_oci: Cluster) -> None:
 def test_what_oci_conf_can_not(with_oci: Cluster, options: str, why: str) -> None:
     word = options.split(maxsplit=1)[0]
     assert refusal(with_oci.run(f"srun {options} hostname")) == f"{word}: {why}"
+
+
+def test_a_script_can_not_be_in_the_container(with_oci: Cluster) -> None:
+    job = with_oci.run("sbatch --container=/home/alice/bundle --wrap=true")
+    assert refusal(job).endswith("this release of Slurm starts no script in a container")
 
 
 @pytest.mark.parametrize(
