@@ -192,6 +192,16 @@ class Rootfs:
             todo.extend(reversed(target.split("/")))
         return tuple(name for name, _ in trail[1:]), trail[-1][1]
 
+    def link(self, path: str) -> str:
+        """Return what the symbolic link at path says, links above it followed; empty if it is none."""
+        above, _, name = path.rstrip("/").rpartition("/")
+        found = self._follow(above or "/")
+        if found is None or name in ("", ".", ".."):
+            return ""
+        here = (*found[0], name)
+        mode = self._tree.mode(here)
+        return self._read_link(here) if mode is not None and stat.S_ISLNK(mode) else ""
+
     def _read_link(self, parts: Parts) -> str:
         """Return what the link there says; empty if it has gone meanwhile."""
         try:

@@ -26,6 +26,7 @@ SI_KERNEL = 0x80  # sigaction(2): from the terminal, which has sent it to the wh
 def signals_held() -> Iterator[set[int]]:
     """Hold the signals that wait() wants; give the mask that was there before, which is the child's."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, which is inherited, none is sent
     try:
         yield {int(number) for number in before}
     finally:

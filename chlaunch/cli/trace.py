@@ -50,10 +50,17 @@ def begin(name: str) -> Trace:
     begun = _process_began()
     token = os.urandom(16).hex()
     events = Path(name)
+    if not events.name:
+        raise UsageError(f"--ch-trace={name} is no file", "write --ch-trace=FILE.json")
     files = (events, events.with_suffix(".svg"))
     if files[0] == files[1]:
         raise UsageError(f"--ch-trace={name}: .svg is the name of the picture", "write --ch-trace=FILE.json")
-    drafts = (_draft(files[0], token), _draft(files[1], token))
+    drafts = (_draft(files[0], token), files[1])
+    try:
+        drafts = (drafts[0], _draft(files[1], token))
+    except UsageError:
+        drafts[0].unlink()
+        raise
     ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
     ear.bind(("", 0))

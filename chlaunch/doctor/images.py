@@ -41,7 +41,7 @@ def _inspect(patient: Patient) -> Image:
     found = site.load(environment, options.merge(twins).text("site") or None)
     settings = options.merge(*found.layers, twins)
     rootfs = open_image(patient.image, patient.storage)
-    asked = contents.asked(settings, patient.command, context.read(environment), found)
+    asked = contents.asked(settings, patient.command, context.read(environment), found, None)
     return cache.inspect(rootfs, flavour.load(), asked, environment)
 
 

@@ -20,7 +20,7 @@ from chlaunch.launch.view import View
 from chlaunch.rootfs import Rootfs
 
 # Changes when what is kept, or how it is found, does.
-FORMAT = 1
+FORMAT = 2
 
 # Some weeks of work; an entry is 1 KiB.
 ENTRIES_MAX = 1000
@@ -33,7 +33,8 @@ def inspect(
 
     What a site shows of hosts that have it is taken to be missing where it is missing here.
     """
-    asked = replace(asked, shown=tuple(path for path in asked.shown if os.path.exists(path)))  # noqa: PTH110
+    shown = tuple((target, source) for target, source in asked.shown if os.path.exists(source))  # noqa: PTH110
+    asked = replace(asked, shown=shown)
     directory = _directory(environment)
     if rootfs.unseen or directory is None:
         return _look(rootfs, flavours, asked)
@@ -75,6 +76,7 @@ def _key(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked) -> str:
         rootfs.identity(),
         words,
         sorted(asked.variables.items()),
+        sorted(asked.said.items()),
         asked.directory,
         asked.shown,
         repr(flavours),
@@ -84,17 +86,17 @@ def _key(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked) -> str:
 
 def _stamp(view: View, path: str) -> str:
     """Return size and times of a file that may change while the image stays; empty for one that can't."""
-    side = view.side(path)
-    where = side.locate(path) if not side.storage else None
-    if where is None or not os.path.isdir(side.path):  # noqa: PTH112  as fast as can be
+    rootfs, on = view.there(view.locate(path) or path)
+    where = rootfs.locate(on) if not rootfs.storage else None
+    if where is None or not os.path.isdir(rootfs.path):  # noqa: PTH112  as fast as can be
         return ""
-    status = os.stat(side.path.rstrip("/") + where)  # noqa: PTH116  likewise
+    status = os.stat(rootfs.path.rstrip("/") + where)  # noqa: PTH116  likewise
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _keep(entry: Path, view: View, image: Image) -> None:
     """Write an entry, whole or not at all, and take away old ones where there are too many."""
-    paths = [image.command, *image.scripts, *(part.path for part in (*image.mpis, *image.parts))]
+    paths = [image.command, *image.files, *(part.path for part in (*image.mpis, *image.parts))]
     stamps = {path: _stamp(view, path) for path in paths if path}
     import tempfile  # noqa: PLC0415  only when there is something new
 
@@ -132,7 +134,7 @@ def _image(plain: dict[str, Any], flavours: tuple[Flavour, ...]) -> Image:
         )
         for field in ("mpis", "parts")
     }
-    return Image(**{**plain, **parts, "scripts": tuple(plain["scripts"])})
+    return Image(**{**plain, **parts, "files": tuple(plain["files"])})
 
 
 def _flavour(name: str, flavours: tuple[Flavour, ...]) -> Flavour:

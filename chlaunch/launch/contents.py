@@ -100,25 +100,35 @@ def variables(
     return tuple(change for change, _ in found), [*(row for _, row in found), *untold]
 
 
-def asked(settings: Settings, words: tuple[str, ...], context: Context, site: Site) -> Asked:
+def asked(
+    settings: Settings, words: tuple[str, ...], context: Context, site: Site, launchers: str | None
+) -> Asked:
     """Return the command, with what of its surroundings matters to a look for its libraries."""
-    home, _ = _home(settings, context)
-    work, _ = _working_directory(settings, context, site)
-    shown = [row.value for row in site.filesystems] + [path for path in (home, work) if path]
-    shown += [bind.target for bind, _ in _given_binds(settings, context) if bind.source == bind.target]
-    found = {
+    variables = {
         name: value
         for name, value in context.variables.items()
         if name in SEARCHED and not any(fnmatchcase(name, row.value) for row in site.unset)
     }
+    said: dict[str, str | None] = {}
     for change, _ in _given_variables(settings, context):
         if change.kind == "unset":
-            found = {name: value for name, value in found.items() if not fnmatchcase(name, change.name)}
-        elif change.name in SEARCHED and change.kind in ("set", "default"):
-            value = change.value or ""
-            found[change.name] = found.get(change.name, value) if change.kind == "default" else value
-    place = directory(settings, context, None).path or "/"
-    return Asked(words, found, place, tuple(dict.fromkeys(shown)))
+            said.update({name: None for name in SEARCHED if fnmatchcase(name, change.name)})
+        elif change.name in SEARCHED and (change.kind == "set" or change.name not in variables):
+            said[change.name] = change.value
+    place = directory(settings, context, launchers).path or "/"
+    return Asked(words, variables, said, place, _shown(settings, context, site))
+
+
+def _shown(settings: Settings, context: Context, site: Site) -> tuple[tuple[str, str], ...]:
+    """Return what of the host is seen where; the user's own binds hold."""
+    home, _ = _home(settings, context)
+    work, _ = _working_directory(settings, context, site)
+    shown = {row.value: row.value for row in site.filesystems}
+    shown.update({path: path for path in (home, work) if path})
+    if not settings.is_on("private-tmp"):
+        shown["/tmp"] = context.tmpdir or "/tmp"  # noqa: S108  what ch-run shows there
+    shown.update({bind.target: bind.source for bind, _ in _given_binds(settings, context)})
+    return tuple(shown.items())
 
 
 def _home(settings: Settings, context: Context) -> tuple[str | None, Row]:

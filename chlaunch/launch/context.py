@@ -17,6 +17,9 @@ Place = Literal["plain", "allocation", "batch", "step", "mpirun"]
 # numbers that Slurm's slurm_protocol_defs gives them: NO_VAL - 4 and so on, seen in SLURM_STEP_ID).
 SHELL_STEPS = ("4294967290", "4294967291", "4294967292")
 
+# Where other batch systems say which hosts a job has: PBS, LSF, Grid Engine.
+HOST_FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "PE_HOSTFILE")
+
 # Who tells how many ranks the world has that we are one of, innermost launcher first.
 WORLD_SIZES: tuple[tuple[Place, str], ...] = (
     ("mpirun", "OMPI_COMM_WORLD_SIZE"),
@@ -32,8 +35,8 @@ class Context:
     place: where this command runs; world: how many ranks the job has that it is one of (1 for a shell).
     configuration: the slurm.conf that srun will read. mpirun: the host's, or its mpiexec; starter: what that
     is. mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi. nodes: of the allocation, 1 if
-    there is none. variables: this command's environment. devices: what was asked for, here.
-    trace: where the times of this launch are listened for, as ch-run's --trace has it.
+    there is none, 0 if they are not counted. variables: this command's environment. devices: what was asked
+    for, here. trace: where the times of this launch are listened for, as ch-run's --trace has it.
     """
 
     ch_run: str
@@ -81,7 +84,7 @@ def read(environment: Mapping[str, str]) -> Context:
         mpirun=mpirun,
         # A step has srun's own choice in the variable (mpi_g_client_init), which nobody asked for.
         mpi_type=None if place == "step" else environment.get("SLURM_MPI_TYPE") or None,
-        nodes=_number(environment.get("SLURM_JOB_NUM_NODES", "")),
+        nodes=_nodes(environment),
         uid=os.geteuid(),
         gid=os.getegid(),
         variables=environment,
@@ -117,6 +120,9 @@ def _directory(environment: Mapping[str, str]) -> str | None:
     return logical if same else physical
 
 
-def _number(text: str) -> int:
-    """Return the number that text is, 1 if it is none."""
-    return int(text) if text.isdecimal() else 1
+def _nodes(environment: Mapping[str, str]) -> int:
+    """Return how many nodes the allocation has; 1 without one, 0 if another batch system knows."""
+    nodes = environment.get("SLURM_JOB_NUM_NODES", "")
+    if nodes.isdecimal():
+        return int(nodes)
+    return 0 if any(environment.get(name) for name in HOST_FILES) else 1

@@ -1,7 +1,15 @@
 """What a program or library says of itself in its ELF headers; nothing in it is executed."""
 
+import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
+
+# What a real program has at the most, many times over; an image made to waste time may say 4,000,000,000.
+SEGMENTS_MAX, TAGS_MAX, SYMBOLS_MAX = 256, 8192, 200_000
+
+# Functions by which a program starts others or loads libraries as it goes.
+STARTERS = re.compile(r"exec[lv]p?e?|fexecve|posix_spawnp?|system|popen|dlm?open")
 
 # The longest text that is searched for the marks of a library; Intel MPI's has 5 MiB of it.
 TEXT_MAX = 64 << 20
@@ -46,6 +54,24 @@ def read_elf(file: BinaryIO) -> Elf | None:
         return None  # pyelftools trusts what it reads; hostile headers make it fail in many ways
 
 
+def starts_others(file: BinaryIO) -> bool:
+    """Say whether a program calls functions that start programs or load libraries, or it can't be told."""
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  as above
+
+    try:
+        elf = ELFFile(file)
+        segments = [
+            segment
+            for segment in islice(elf.iter_segments(), SEGMENTS_MAX)
+            if segment["p_type"] == "PT_DYNAMIC"
+        ]
+        symbols = [symbol for segment in segments for symbol in islice(segment.iter_symbols(), SYMBOLS_MAX)]  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001  pyelftools trusts what it reads
+        return True
+    wanted = (symbol.name for symbol in symbols if symbol["st_shndx"] == "SHN_UNDEF")
+    return not symbols or any(STARTERS.fullmatch(name) for name in wanted)
+
+
 def text(file: BinaryIO) -> bytes:
     """Return the read-only data of an ELF file, where its strings are; of a damaged one, its beginning."""
     from elftools.common.exceptions import ELFError  # noqa: PLC0415  as above
@@ -86,13 +112,15 @@ def _read(elf: "ELFFile") -> Elf:  # type: ignore[name-defined]  # noqa: F821  i
     needed: list[str] = []
     paths: dict[str, tuple[str, ...]] = {}
     dynamic = False
+    if elf.num_segments() > SEGMENTS_MAX:
+        raise ValueError
     for segment in elf.iter_segments():
         if segment["p_type"] == "PT_INTERP":
             interpreter = segment.get_interp_name()
         if segment["p_type"] != "PT_DYNAMIC":
             continue
         dynamic = True
-        for tag in segment.iter_tags():
+        for tag in islice(segment.iter_tags(), TAGS_MAX):
             if tag.entry.d_tag == "DT_NEEDED":
                 needed.append(tag.needed)
             elif tag.entry.d_tag == "DT_RUNPATH":

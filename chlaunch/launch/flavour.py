@@ -21,6 +21,7 @@ class WireUp:
     versions: str
     hosts: str
     one_node: bool
+    has: str
     row: Row
 
 
@@ -101,6 +102,7 @@ class Flavour:
     mpi: bool = False
     programs: tuple[str, ...] = ()
     mpirun: tuple[str, ...] = ()
+    hydra: bool = False
     features: tuple[Feature, ...] = ()
     embeds: tuple[Embedded, ...] = ()
     wire_ups: tuple[WireUp, ...] = ()
@@ -124,14 +126,17 @@ class Flavour:
         found = (re.search(pattern.encode(), text) for pattern in self.patterns)
         return next((match[1].decode(errors="replace") for match in found if match), "")
 
-    def starts(self, launcher: str, version: str, host: str = "") -> tuple[WireUp, ...]:
-        """Return the wire-ups of a launcher for this version, all if it is unknown; host: the mpirun's."""
+    def starts(
+        self, launcher: str, version: str, host: str = "", features: frozenset[str] = frozenset()
+    ) -> tuple[WireUp, ...]:
+        """Return the wire-ups of a launcher for a version, all if it is unknown; host: the mpirun's."""
         return tuple(
             wire
             for wire in self.wire_ups
             if wire.launcher == launcher
             and (not version or within(version, wire.versions))
             and (not host or within(host, wire.hosts))
+            and (not wire.has or wire.has in features)
         )
 
 
@@ -167,6 +172,7 @@ def parse(path: Path) -> Flavour:
         mpi=data.get("mpi", False),
         programs=tuple(data.get("programs", ())),
         mpirun=tuple(data.get("mpirun", ())),
+        hydra=data.get("hydra", False),
         features=tuple(
             Feature(table["name"], table["text"], table.get("file", ""))
             for _, table in document.tables("feature")
@@ -182,6 +188,7 @@ def parse(path: Path) -> Flavour:
                 table.get("versions", ""),
                 table.get("hosts", ""),
                 table.get("one-node", False),
+                table.get("has", ""),
                 _row(document, "wire-up", index, "launcher"),
             )
             for index, table in document.tables("wire-up")

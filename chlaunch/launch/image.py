@@ -33,7 +33,7 @@ class Image:
     describes. plain: the command's own libraries tell that it uses no MPI. mpirun: how to call the image's,
     empty if it has none. machine: as uname(1) has it. libc: name and version. storage: where path is a name.
     unseen: what kind of image it is that can't be looked into. sealed: what kind it is that can't be written
-    to. command: the path of the program that would run, if it was found; scripts: what leads to it.
+    to. command: the path of the program that would run, if it was found; files: what that was told from.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Image:
     machine: str = ""
     libc: str = ""
     command: str = ""
-    scripts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     has_environment: bool = False
     storage: str | None = None
     unseen: str = ""
@@ -73,9 +73,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Asked:
-    """The command: its words, the variables it will see, where it starts; shown: what it sees of the host."""
+    """The command: its words, the variables it will see, and where it starts.
+
+    said: changes to the variables that come after the image's own; None removes one. shown: what it sees of
+    the host, path in the container and path on the host.
+    """
 
     words: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, str | None] = field(default_factory=dict)
     directory: str = "/"
-    shown: tuple[str, ...] = ()
+    shown: tuple[tuple[str, str], ...] = ()

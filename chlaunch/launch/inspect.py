@@ -43,7 +43,7 @@ PRIVATE_DIRECTORIES = (
 )
 
 _LIBRARY = re.compile(r"lib(mpi|mpich|mpi_[a-z0-9_]+|pmix|pmi2?|ucp|fabric|psm2|nccl)\.so\.[0-9]+")
-_MPI = re.compile(r"libmpi(ch)?\.so(\.[0-9]+)?")
+_MPI = re.compile(r"libmpi(ch|_abi)?\.so(\.[0-9]+)?")
 
 # An image without a PATH of its own is run with the host's, which names these on every machine.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -65,7 +65,8 @@ def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked = Asked(
         return Image(rootfs.path, storage=rootfs.storage, unseen=rootfs.unseen, sealed=rootfs.sealed)
     view = View(rootfs, asked.shown)
     own = _environment(rootfs)
-    variables = {**asked.variables, **own}
+    told = {**asked.variables, **own, **asked.said}
+    variables = {name: value for name, value in told.items() if value is not None}
     search_path = ":".join(filter(None, (variables.get("PATH"), PATH)))
     found_by = loader(view, variables.get("LD_LIBRARY_PATH", ""))
     command = (
@@ -87,7 +88,7 @@ def inspect(rootfs: Rootfs, flavours: tuple[Flavour, ...], asked: Asked = Asked(
         machine=MACHINES.get(command.machine or machine, command.machine or machine),
         libc=libc,
         command=command.path,
-        scripts=command.scripts,
+        files=command.files,
         has_environment=rootfs.is_file(ENVIRONMENT_FILE),
         storage=rootfs.storage,
         sealed=rootfs.sealed,
@@ -125,6 +126,9 @@ class _Finder:
                         for feature in flavour.features
                         if _holds(file, feature.text) or self._is_beside(path, feature.file)
                     }
+                    headers = elf.read_elf(file) if flavour.mpi else None
+                    if headers and any(needed.startswith("libpmix.so") for needed in headers.needed):
+                        features.add("libpmix")
                     return Part(flavour, flavour.version(text), path, frozenset(features))
         return None
 
@@ -206,7 +210,7 @@ def _anywhere(known: _Finder, command: Program, lacking: tuple[str, ...]) -> tup
             found.setdefault((part.flavour.name, part.version), part)
         else:
             strange = strange or name
-    return tuple(found.values()), "" if found else strange
+    return tuple(found.values()), "" if found else strange or next(iter(lacking), "")
 
 
 def _is_mpi(known: _Finder, name: str) -> bool:
@@ -231,8 +235,6 @@ def _static(known: _Finder, command: Program) -> Part | None:
 
 def _is_plain(command: Program) -> bool:
     """Say whether the command can't be an MPI program: all that it loads was found, and no MPI in it."""
-    if command.kind == "static":
-        return True
     return command.kind == "native" and all(command.libraries.values())
 
 
@@ -249,13 +251,23 @@ def _mpirun(view: View, mpis: tuple[Part, ...], search_path: str) -> str:
     mpi = mpis[0]
     prefix = re.sub(r"/lib(64)?(/.*)?$", "", mpi.path.rpartition("/")[0])
     beside = [f"{prefix}/bin"] if prefix not in ("", "/usr") else []
-    searched = search_path.split(":")
-    for directory in (*beside, *searched, *expand(view, mpi.flavour.programs)):
-        for name in mpi.flavour.mpirun:
-            if directory.startswith("/") and view.is_file(f"{directory}/{name}"):
-                # By name where PATH has it: Open MPI takes an absolute path for --prefix (mpirun(1)).
-                return name if directory in searched else f"{directory}/{name}"
+    searched = [place for place in search_path.split(":") if place.startswith("/")]
+    for name in mpi.flavour.mpirun:
+        first = next((place for place in searched if view.is_file(f"{place}/{name}")), "")
+        for directory in (*beside, *searched, *expand(view, mpi.flavour.programs)):
+            if _is_launcher(view, f"{directory}/{name}", mpi.flavour):
+                # By name where PATH leads there: Open MPI takes an absolute path for --prefix (mpirun(1)).
+                return name if directory == first else f"{directory}/{name}"
     return ""
+
+
+def _is_launcher(view: View, path: str, flavour: Flavour) -> bool:
+    """Say whether there is an mpirun at path, and of this MPI: one that is Hydra says so."""
+    file = view.open(path)
+    if file is None:
+        return False
+    with file:
+        return _holds(file, "hydra") == flavour.hydra
 
 
 def _libc(view: View, found_by: Loader) -> tuple[str, str]:

@@ -63,13 +63,17 @@ def _fit_mpirun(context: Context, image: Image) -> Fit:
     there = f"{context.mpirun} is {starter.title}"
     if image.plain or not (image.mpis or image.strange):
         return Fit(usable=True, why=there)
-    for part in image.mpis:
-        wires = part.flavour.starts(starter.kind, part.version, starter.version)
-        if any(context.nodes == 1 or not wire.one_node for wire in wires):
-            return Fit(usable=True, why=f"{there}, which can start the ranks of {part.title}")
-        if wires:
-            return Fit(usable=False, why=f"{there}, which can start {part.title} on one node only")
-    return Fit(usable=False, why=f"{there}, which can't start the ranks of {image.speaks}")
+    for part in image.mpis:  # which of several is meant is not known, so it must be good for all
+        wires = part.flavour.starts(starter.kind, part.version, starter.version, part.features)
+        if all(wire.one_node for wire in wires) and (context.nodes != 1 or not wires):
+            can = (
+                f"can start {part.title} on one node only"
+                if wires
+                else f"can't start the ranks of {part.title}"
+            )
+            return Fit(usable=False, why=f"{there}, which {can}")
+    can = "can" if image.mpis else "can't"
+    return Fit(usable=bool(image.mpis), why=f"{there}, which {can} start the ranks of {image.speaks}")
 
 
 def _fit_guest(_context: Context, image: Image) -> Fit:

@@ -17,6 +17,7 @@ TRUSTED = ("/lib/*-linux-*", "/usr/lib/*-linux-*", "/lib64", "/usr/lib64", "/lib
 TRUSTED_MUSL = ("/lib", "/usr/local/lib", "/usr/lib")
 
 INCLUDES_MAX = 100
+DIRECTORIES_MAX = 1000
 
 
 def headers(view: View, path: str) -> Elf | None:
@@ -63,7 +64,8 @@ def configured(view: View) -> tuple[str, ...]:
                 todo.extend(expand(view, tuple(globs)))
             else:
                 found.extend(word.partition("=")[0] for word in words)
-    return tuple(path for path in (*musl, *found) if path.startswith("/"))
+    told = dict.fromkeys(path for path in (*musl, *found) if path.startswith("/"))
+    return tuple(told)[:DIRECTORIES_MAX]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Loader:
 
         A name that is found nowhere has an empty path.
         """
+        path = self.view.locate(path) or path  # $ORIGIN of a program is where it really is
         first = headers(self.view, path)
         found: dict[str, str] = {}
         if first is None:
@@ -99,7 +102,7 @@ class Loader:
             old = tuple(dict.fromkeys((*_origin(elf.old_run_path, here), *inherited)))
             near = (*(() if elf.run_path else old), *self.search_path, *_origin(elf.run_path, here))
             for name in elf.needed:
-                if name in found:
+                if name in found or len(found) >= LIBRARIES_MAX:
                     continue
                 there = self.find(name, elf, near)
                 found[name] = there[0] if there else ""

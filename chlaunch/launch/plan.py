@@ -57,10 +57,8 @@ def needs_offer(request: Request, context: Context, image: Image) -> bool:
 
     """
     launcher, _ = choose(request.settings, context, image)
-    return (
-        wireup.without_offer(request.settings, _mpi_words(request, launcher), context, image, launcher)
-        is None
-    )
+    wire = wireup.without_offer(request.settings, _mpi_words(request, launcher), context, image, launcher)
+    return wire is None or wireup.needs_server(wire, image)
 
 
 def plan(request: Request, context: Context, site: Site, image: Image, offer: Offer | None) -> Plan:
@@ -78,6 +76,8 @@ def plan(request: Request, context: Context, site: Site, image: Image, offer: Of
     wire = wireup.without_offer(settings, given, context, image, launcher) or wireup.best(
         image, offer, context
     )
+    if offer and wireup.needs_server(wire, image):
+        wire = wireup.heard(wire, image, offer, settings)
     join, join_row = _join(settings, launcher)
     _check_identity(settings, context, image, wire)
     situation = Situation(

@@ -67,7 +67,9 @@ def prepare(
     )
     if launchers.may_ask_mpirun(settings, here) and here.mpirun:
         here = replace(here, starter=starter.starter(here.mpirun))
-    asked = contents.asked(settings, words.command, here, found)
+    names = {name for launcher in launchers.LAUNCHERS for name in launcher.directory_options}
+    place = grammar.value_of(words.launcher, tuple(names))
+    asked = contents.asked(settings, words.command, here, found, place)
     image = cache.inspect(rootfs, flavour.load(), asked, environment)
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)

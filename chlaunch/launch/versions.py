@@ -2,7 +2,7 @@
 
 import re
 
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*")
 _BOUND = re.compile(r"(>=|<=|>|<|=)?([0-9]+(?:\.[0-9]+)*)")
 
 

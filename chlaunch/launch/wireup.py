@@ -1,7 +1,7 @@
 """How ranks find each other: which of srun's --mpi= types the image's MPI can speak with, or why none."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chlaunch.errors import RefusedError
 from chlaunch.launch import flavour
@@ -75,7 +75,11 @@ def _chosen(settings: Settings, given: str | None) -> WireUp | None:
 def _without_srun(context: Context, image: Image, launcher: Launcher) -> WireUp:
     """Return why the launcher, which is not srun, can start the ranks."""
     kind = context.starter.kind if launcher.name == "mpirun" else launcher.name
-    known = [wire.row for part in image.mpis for wire in part.flavour.starts(kind, part.version)]
+    known = [
+        wire.row
+        for part in image.mpis
+        for wire in part.flavour.starts(kind, part.version, features=part.features)
+    ]
     what = f"wire-up by {'the image' if launcher.name == 'guest' else 'the host'}'s mpirun"
     reason = known[0].reason if known else f"the image speaks {image.speaks}"
     return WireUp((), Row(what, reason, known[0].origin if known else HERE))
@@ -101,6 +105,31 @@ def asks_version(image: Image) -> bool:
         for part in image.parts
         for row in part.flavour.servers
     )
+
+
+def needs_server(wire: WireUp, image: Image) -> bool:
+    """Say whether it matters which PMIx is behind a chosen pmix: only srun knows."""
+    return (wire.plugin == "pmix" and not wire.server) and any(
+        part.flavour.servers or any(need.servers for need in part.flavour.variables) for part in image.parts
+    )
+
+
+def heard(wire: WireUp, image: Image, offer: Offer, settings: Settings) -> WireUp:
+    """Return a chosen wire-up with the version of its PMIx.
+
+    Raises:
+        RefusedError: a part of the image can't speak with it, and the user does not insist.
+
+    """
+    server = _server(wire.plugin, offer)
+    deaf = [(part, row) for part in image.parts if (row := _deaf(part, server, offer))]
+    if deaf and not settings.text("mpi").startswith(FORCE):
+        part, row = deaf[0]
+        raise RefusedError(
+            f"the image speaks {image.speaks} with {part.title}, and {wire.plugin} can't: {row.reason}",
+            f"rebuild it with a newer {part.flavour.title}; --ch-mpi={FORCE}{wire.plugin} tries it",
+        )
+    return replace(wire, server=server)
 
 
 def best(image: Image, offer: Offer | None, context: Context) -> WireUp:
@@ -197,14 +226,16 @@ def _checked(wire: WireUp, image: Image) -> WireUp:
 
 def _is_spoken(plugin: str, image: Image) -> bool:
     """Say whether a type is good for the image: one of its MPIs speaks it, or the command needs none."""
-    if image.plain or not image.mpis:
+    if image.plain or not (image.mpis or image.strange):
         return True
+    if image.strange:
+        return plugin != "none"
     return any(plugin in _speakable(part) for part in image.mpis)
 
 
 def _wires(part: Part) -> tuple[flavour.WireUp, ...]:
     """Return the ways in which srun can start the ranks of an MPI."""
-    return part.flavour.starts("srun", part.version)
+    return part.flavour.starts("srun", part.version, features=part.features)
 
 
 def _speakable(part: Part) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ FLAVOURS = flavour.load()
 
 def look(image: Path, *words: str, shown: str = "", **variables: str) -> Image:
     """Return what a command in an image speaks."""
-    asked = Asked(words, variables, shown or "/", (shown,) if shown else ())
+    asked = Asked(words, variables, {}, shown or "/", ((shown, shown),) if shown else ())
     return inspect(Rootfs(str(image)), FLAVOURS, asked)
 
 
@@ -147,13 +147,19 @@ def test_static_and_stripped_programs(image_ompi4: Path, image_tiny: Path, tmp_p
     whole[40:48], whole[60:64] = bytes(8), bytes(4)
     (tmp_path / "x").write_bytes(whole)
     assert look(image_tiny, name, shown=here).speaks == "Open MPI 3.1.6"
-    name = compiled(tmp_path, "no MPI", "-static")
-    assert look(image_ompi4, name, shown=here).plain
+    name = compiled(tmp_path, "no MPI", "-static")  # what it may start can't be told
+    assert not look(image_ompi4, name, shown=here).plain
+    assert look(image_ompi4, compiled(tmp_path, "no MPI"), shown=here).plain
+    (tmp_path / "link").symlink_to("/usr/bin/true")
+    assert look(image_ompi4, "./link", shown=here).plain  # a link to the image's
+    for starts in ("nohup", "setsid", "timeout", "csh"):
+        (tmp_path / starts).symlink_to("/usr/bin/nohup")
+        assert not look(image_ompi4, f"./{starts}", shown=here).plain
 
 
 def test_the_cache(image_wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "script").write_text("#!/opt/mpich4/bin/python3\n")
-    asked = Asked(("./script",), {}, str(tmp_path), (str(tmp_path),))
+    asked = Asked(("./script",), {}, {}, str(tmp_path), ((str(tmp_path), str(tmp_path)),))
 
     def speaks() -> str:
         return cached(Rootfs(str(image_wheels)), FLAVOURS, asked, {"HOME": str(tmp_path)}).speaks

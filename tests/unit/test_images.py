@@ -161,6 +161,7 @@ def test_an_mpirun_that_path_does_not_have(tmp_path: Path) -> None:
         ("libmpi.so.12", b"Intel(R) MPI Library %s|2019.9.304|", "Intel MPI 2019.9.304"),
         ("libmpi.so.20", b"Open MPI v%d.%d.%d|v2.1.1|", "Open MPI 2.1.1"),
         ("libmpi_gnu_123.so.12", b"MPICH Version:|CRAY MPICH version 8.1.29.3 (ANL", "Cray MPICH 8.1.29"),
+        ("libmpi_abi.so.1", b"|MPICH Version:|5.0.2|", "MPICH 5.0.2"),
         ("libmpi_mpifh.so.40", b"Open MPI v%d", "no MPI"),
         ("libmpi.so", b"", "no MPI"),
     ],
@@ -169,6 +170,34 @@ def test_libraries_by_name_and_text(tmp_path: Path, name: str, text: bytes, spea
     (tmp_path / "usr/lib").mkdir(parents=True)
     (tmp_path / "usr/lib" / name).write_bytes(text.replace(b"|", b"\0"))
     assert inspect(Rootfs(str(tmp_path)), flavour.load()).speaks == speaks
+
+
+def test_the_mpirun_of_another_mpi_is_not_taken(tmp_path: Path) -> None:
+    for name in ("usr/lib", "usr/bin", "usr/local/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "usr/lib/libmpi.so.40").write_bytes(b"Open MPI v%d\0v4.1.8\0")
+    (tmp_path / "usr/local/bin/mpirun").write_text("hydra")
+    found = inspect(Rootfs(str(tmp_path)), flavour.load())
+    assert (found.speaks, found.mpirun) == ("Open MPI 4.1.8", "")
+    (tmp_path / "usr/bin/mpirun").touch()
+    assert inspect(Rootfs(str(tmp_path)), flavour.load()).mpirun == "/usr/bin/mpirun"
+
+
+def test_a_link_from_the_home_into_the_image(tmp_path: Path) -> None:
+    image, home = tmp_path / "image", tmp_path / "home"
+    (image / "opt/python/bin").mkdir(parents=True)
+    (home / "venv/bin").mkdir(parents=True)
+    (image / "opt/python/bin/python3.99").write_text("in the image")
+    (image / "there").symlink_to("/home/alice/venv")
+    (home / "venv/bin/python").symlink_to("python3")
+    (home / "venv/bin/python3").symlink_to("/opt/python/bin/python3.99")
+    view = View(Rootfs(str(image)), (("/home/alice", str(home)),))
+    assert view.locate("/home/alice/venv/bin/python") == "/opt/python/bin/python3.99"
+    assert view.text("/there/bin/python") == "in the image"
+    assert view.names("/there/bin") == ("python", "python3")
+    (home / "loop").symlink_to("/home/alice/loop")
+    assert view.locate("/home/alice/loop") is None
+    assert not view.is_file("/home/alice/nothing")
 
 
 def test_what_is_built_in(tmp_path: Path) -> None:
@@ -187,7 +216,7 @@ def test_a_link_to_nothing_is_no_library(tmp_path: Path) -> None:
 def test_what_a_site_shows_hides_nothing_where_the_host_lacks_it(image: Path, tmp_path: Path) -> None:
     (image / "opt/nowhere/bin").mkdir(parents=True)
     shutil.copy("/bin/true", image / "opt/nowhere/bin/app")
-    asked = Asked(words=("/opt/nowhere/bin/app",), shown=("/opt/nowhere",))
+    asked = Asked(words=("/opt/nowhere/bin/app",), shown=(("/opt/nowhere", "/opt/nowhere"),))
     found = cache.inspect(Rootfs(str(image)), flavour.load(), asked, {"HOME": str(tmp_path)})
     assert found.command == "/opt/nowhere/bin/app"
 

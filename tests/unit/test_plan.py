@@ -393,6 +393,32 @@ def test_slurms_version_is_asked_only_if_it_matters(client: str, asks: bool) -> 
     assert wireup.asks_version(with_pmix(client)) == asks
 
 
+def test_a_chosen_pmix_is_asked_for_its_version() -> None:
+    image, request = with_pmix("5.0.8", "munge"), request_for("--mpi=pmix", private_tmp=True)
+    assert needs_offer(request, LOGIN, image)
+    with pytest.raises(RefusedError, match=r"clients of 5\.0\.8 and 5\.0\.9 hang"):
+        planned(request, LOGIN, image, SERVERS[5])
+    assert told(planned(request, LOGIN, image, SERVERS[4])) == {}
+    newer = with_pmix("5.0.10", "munge")
+    assert told(planned(request, LOGIN, newer, SERVERS[5])) == {"PMIX_MCA_gds": "hash"}
+    assert planned(request_for("--mpi=pmix", mpi="force:pmix"), LOGIN, image, SERVERS[5]).argv
+    assert not needs_offer(request_for("--mpi=pmix"), LOGIN, replace(OMPI4, parts=()))
+
+
+def test_an_mpirun_must_be_good_for_all_that_may_be_meant() -> None:
+    with pytest.raises(RefusedError, match="which can't start the ranks of MPICH 5"):
+        planned(request_for(launcher="mpirun"), MPIRUN, BOTH)
+    elsewhere = replace(MPIRUN, nodes=0)  # of another batch system
+    with pytest.raises(RefusedError, match="on one node only"):
+        planned(request_for(launcher="mpirun"), elsewhere, OMPI5)
+
+
+def test_an_mpi_without_a_description_is_no_reason_for_singletons() -> None:
+    with pytest.raises(RefusedError, match="each rank would be a world of its own"):
+        planned(request_for("--mpi=none"), LOGIN, STRANGE, None)
+    assert mpi_words(request_for("--mpi=pmix"), LOGIN, STRANGE, None) == ["--mpi=pmix"]
+
+
 def told(made: Plan) -> dict[str, str]:
     """Return the variables that a plan sets where nobody has."""
     defaults = [
