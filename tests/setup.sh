@@ -65,6 +65,9 @@ pmix_packages() {
 		return
 	fi
 	need libpmix-dev has_file '/usr/lib/*/pmix2/lib/libpmix.so'
+	if ! has_file '/var/lib/apt/lists/*_Packages*' && [ "$(id -u)" = 0 ]; then # which packages there are is not known
+		apt-get --quiet update
+	fi
 	if ! has_file '/usr/lib/*/slurm*/mpi_pmix.so' && apt-cache show slurm-wlm-pmix-plugin >/dev/null 2>&1; then
 		missing="$missing slurm-wlm-pmix-plugin"
 	fi
