@@ -42,7 +42,7 @@ PRIVATE_DIRECTORIES = (
     "../libfabric/lib",
 )
 
-_LIBRARY = re.compile(r"lib(mpi|mpich|mpi_[a-z0-9_]+|pmix|ucp|fabric|psm2|nccl)\.so\.[0-9]+")
+_LIBRARY = re.compile(r"lib(mpi|mpich|mpi_[a-z0-9_]+|pmix|pmi2?|ucp|fabric|psm2|nccl)\.so\.[0-9]+")
 _MPI = re.compile(r"libmpi(ch)?\.so(\.[0-9]+)?")
 
 # An image without a PATH of its own is run with the host's, which names these on every machine.
