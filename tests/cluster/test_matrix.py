@@ -1,14 +1,16 @@
-"""A part of the matrix (`make matrix` runs all of it), and that its table in the README is its own."""
+"""A part of the matrix; `make matrix` runs all of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from machine import CHECKOUT
-from matrix import BEGIN, END, GUESTS, STARTERS, Matrix, cells
+from matrix import Matrix, cells
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _pytest.mark import ParameterSet
     from cluster import Cluster
 
 # MPI, launcher, joined, from a SquashFS file, and what is to come of it: each MPI, each launcher, each way to refuse.
@@ -40,9 +42,16 @@ def matrix(cluster: Cluster) -> Matrix:
     return Matrix(cluster)
 
 
-@pytest.mark.parametrize(
-    ("guest", "starter", "join", "squashed", "verdict"), PART, ids=[", ".join(map(str, row)) for row in PART]
-)
+def cases() -> Iterator[ParameterSet]:
+    """Return the rows as parameters."""
+    for row in PART:
+        guest, starter, *_, verdict = row
+        needs = (guest.startswith("Open MPI"), starter, verdict) == (True, "srun", "ok")
+        marks = [pytest.mark.pmix] if needs else []
+        yield pytest.param(*row, marks=marks, id=", ".join(map(str, row)))
+
+
+@pytest.mark.parametrize(("guest", "starter", "join", "squashed", "verdict"), cases())
 @pytest.mark.usefixtures("image_ompi4", "image_ompi5", "image_mpich4", "image_wheels")
 def test_cell(  # noqa: PLR0913, PLR0917  columns
     matrix: Matrix,
@@ -60,12 +69,3 @@ def test_cell(  # noqa: PLR0913, PLR0917  columns
     ]
     outcome = matrix.run(wanted)
     assert outcome.verdict == verdict, outcome.text
-
-
-def test_the_table_in_the_readme() -> None:
-    _, _, rest = (CHECKOUT / "README.md").read_text().partition(BEGIN)
-    text, _, _ = rest.partition(END)
-    rows = [[word.strip() for word in line.split("|")[1:-1]] for line in text.strip().splitlines()]
-    assert rows[0] == ["", *(starter.title for starter in STARTERS)]
-    assert [row[0] for row in rows[2:]] == [guest.title for guest in GUESTS]
-    assert {word for row in rows[2:] for word in row[1:]} <= {"ok", "refused", "ok, not joined: refused"}
