@@ -8,8 +8,6 @@ import pytest
 from matrix import Matrix, cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from _pytest.mark import ParameterSet
     from cluster import Cluster
 
@@ -42,16 +40,14 @@ def matrix(cluster: Cluster) -> Matrix:
     return Matrix(cluster)
 
 
-def cases() -> Iterator[ParameterSet]:
-    """Return the rows as parameters."""
-    for row in PART:
-        guest, starter, *_, verdict = row
-        needs = (guest.startswith("Open MPI"), starter, verdict) == (True, "srun", "ok")
-        marks = [pytest.mark.pmix] if needs else []
-        yield pytest.param(*row, marks=marks, id=", ".join(map(str, row)))
+def case(row: tuple[str, str, bool, bool, str]) -> ParameterSet:
+    """Return a row as parameters."""
+    guest, starter, *_, verdict = row
+    needs_pmix = guest.startswith("Open MPI") and (starter, verdict) == ("srun", "ok")
+    return pytest.param(*row, marks=[pytest.mark.pmix] * needs_pmix, id=", ".join(map(str, row)))
 
 
-@pytest.mark.parametrize(("guest", "starter", "join", "squashed", "verdict"), cases())
+@pytest.mark.parametrize(("guest", "starter", "join", "squashed", "verdict"), [case(row) for row in PART])
 @pytest.mark.usefixtures("image_ompi4", "image_ompi5", "image_mpich4", "image_wheels")
 def test_cell(  # noqa: PLR0913, PLR0917  columns
     matrix: Matrix,
