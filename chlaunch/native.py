@@ -28,21 +28,30 @@ def ch_run(environment: Mapping[str, str]) -> str:
         if _is_program(Path(named)):
             return str(Path(named).absolute())
         raise NativeError(f"CHLAUNCH_CH_RUN is {named}, which is not an executable file")
-    tried = list(_scheme_places())
-    for candidate in tried:
-        if _is_program(candidate):
-            return str(candidate)
-    raise NativeError(
-        f"can't find our ch-run: looked for {' and '.join(map(str, tried))}",
-        "install chlaunch again (pip install builds ch-run), or say CHLAUNCH_CH_RUN=/path/to/ch-run",
+    return script(
+        "ch-run", "install chlaunch again (pip install builds ch-run), or say CHLAUNCH_CH_RUN=/path/to/ch-run"
     )
 
 
-def _scheme_places() -> Iterator[Path]:
-    """Give the paths where an installation may have put ch-run, best first."""
-    yield Path(sysconfig.get_path("scripts")) / "ch-run"
+def script(name: str, hint: str = "install chlaunch again") -> str:
+    """Return the absolute path of a command that was installed with this Python package.
+
+    Raises:
+        NativeError: it is not there, or is not executable; with that hint.
+
+    """
+    tried = list(_scheme_places(name))
+    for candidate in tried:
+        if _is_program(candidate):
+            return str(candidate)
+    raise NativeError(f"can't find our {name}: looked for {' and '.join(map(str, tried))}", hint)
+
+
+def _scheme_places(name: str) -> Iterator[Path]:
+    """Give the paths where an installation may have put a command, best first."""
+    yield Path(sysconfig.get_path("scripts")) / name
     # The name of the user scheme ("posix_user") is not the same on all builds of Python.
-    yield Path(sysconfig.get_path("scripts", scheme=sysconfig.get_preferred_scheme("user"))) / "ch-run"
+    yield Path(sysconfig.get_path("scripts", scheme=sysconfig.get_preferred_scheme("user"))) / name
 
 
 def _is_program(path: Path) -> bool:

@@ -40,7 +40,7 @@ def examine(words: list[str], environment: Mapping[str, str]) -> int:
     told = checkup.examine(environment, given["image"] or "", command)
     verdicts: list[str] = []
     if given["json"]:
-        click.echo(checkup.as_json(told, verdicts))
+        click.echo(checkup.as_json(told, verdicts, environment))
     else:
         for line in checkup.as_lines(told, verdicts):
             click.echo(line)

@@ -4,13 +4,17 @@ import json
 import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from importlib import metadata
 
+from chlaunch import native
 from chlaunch.doctor import files, host, images, offers, siblings
 from chlaunch.doctor.rows import VERDICTS, Patient, Row, worst
 from chlaunch.doctor.running import Check, run
 from chlaunch.errors import ChlaunchError
 from chlaunch.launch import options, site
 from chlaunch.rootfs import storage_directory
+from chlaunch.slurm import ask
 
 # Seconds: an image on a cold file system, and its PMIx and MPI libraries, may take long to read.
 IMAGE_DEADLINE = 60.0
@@ -74,25 +78,40 @@ def as_lines(told: Iterable[tuple[Check, list[Row]]], verdicts: list[str]) -> It
             area = check.area
         for row in rows:
             verdicts.append(row.verdict)
-            head = f"  {row.verdict:<8} {row.name}: "
-            yield from textwrap.wrap(
-                _plain(row.found),
-                WIDTH,
-                initial_indent=head,
-                subsequent_indent=" " * 13,
-                break_on_hyphens=False,
-            ) or [head]
-            if row.remedy:
-                yield from textwrap.wrap(
-                    _plain(row.remedy),
-                    WIDTH,
-                    initial_indent=" " * 11 + "-> ",
-                    subsequent_indent=" " * 14,
-                    break_on_hyphens=False,
-                    break_long_words=False,
-                )
+            yield from row_lines(row, f"  {row.verdict:<8} ")
     yield ""
     yield summary(verdicts)
+
+
+def row_lines(row: Row, head: str) -> Iterator[str]:
+    """Give a row's lines. head: what the first begins with; the others are below its end."""
+    width = len(head) + 2
+    yield from textwrap.wrap(
+        _plain(row.found),
+        WIDTH,
+        initial_indent=f"{head}{row.name}: ",
+        subsequent_indent=" " * width,
+        break_on_hyphens=False,
+    ) or [f"{head}{row.name}: "]
+    if row.remedy:
+        yield from textwrap.wrap(
+            _plain(row.remedy),
+            WIDTH,
+            initial_indent=" " * (width - 2) + "-> ",
+            subsequent_indent=" " * (width + 1),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+
+def versions(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of our parts: chlaunch and ch-run; one that can't be asked has none."""
+    found = {}
+    with suppress(metadata.PackageNotFoundError):  # a source tree that nobody installed
+        found["chlaunch"] = metadata.version("chlaunch")
+    with suppress(ChlaunchError):
+        found["ch-run"] = ask([native.ch_run(environment), "--version"], CONTAINER_DEADLINE, "")[0].strip()
+    return found
 
 
 def summary(verdicts: list[str]) -> str:
@@ -102,16 +121,21 @@ def summary(verdicts: list[str]) -> str:
     return ", ".join(said) or "all is well"
 
 
-def as_json(told: Iterable[tuple[Check, list[Row]]], verdicts: list[str]) -> str:
-    """Return the report as one JSON object. verdicts: as above."""
+def as_json(
+    told: Iterable[tuple[Check, list[Row]]], verdicts: list[str], environment: Mapping[str, str]
+) -> str:
+    """Return the report as one JSON object, with versions. verdicts: as above."""
     rows = [{"area": check.area, **vars(row)} for check, found in told for row in found]
     verdicts.extend(str(row["verdict"]) for row in rows)
-    return json.dumps({"verdict": VERDICTS[exit_code(verdicts)], "rows": rows})
+    return json.dumps(
+        {"verdict": VERDICTS[exit_code(verdicts)], "versions": versions(environment), "rows": rows}
+    )
 
 
 def exit_code(verdicts: Iterable[str]) -> int:
     """Return what ch-doctor ends with: 0 if all is well, 1 for warnings, 2 for problems."""
-    return VERDICTS.index(worst(verdict for verdict in VERDICTS if verdict in set(verdicts)))
+    told = set(verdicts)
+    return VERDICTS.index(worst(verdict for verdict in VERDICTS if verdict in told))
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """What a program or library says of itself in its ELF headers; nothing in it is executed."""
 
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # The longest text that is searched for the marks of a library; Intel MPI's has 5 MiB of it.
 TEXT_MAX = 64 << 20
@@ -60,6 +60,24 @@ def text(file: BinaryIO) -> bytes:
         pass  # no section headers, or damaged ones: sstrip(1) takes them away
     file.seek(0)
     return file.read(TEXT_MAX)
+
+
+def data_of(file: BinaryIO, symbol: str, size: int) -> bytes:
+    """Return the first bytes of what a dynamic symbol names; empty if there is none, or file is damaged."""
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415  as above
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  likewise
+
+    try:
+        elf = ELFFile(file)
+        symbols: Any = elf.get_section_by_name(".dynsym")
+        named = symbols.get_symbol_by_name(symbol)
+        start = named[0]["st_value"]
+        for offset in elf.address_offsets(start):
+            file.seek(offset)
+            return file.read(min(size, named[0]["st_size"]))
+    except (ELFError, ValueError, LookupError, OverflowError, AttributeError, TypeError, MemoryError):
+        pass  # as for text
+    return b""
 
 
 def _read(elf: "ELFFile") -> Elf:  # type: ignore[name-defined]  # noqa: F821  imported where it is needed

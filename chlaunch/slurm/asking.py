@@ -1,14 +1,18 @@
 """Ask a command something, with a deadline."""
 
+from collections.abc import Mapping
+
 from chlaunch.errors import SlurmError
 
 INSIST = "say which to use with --mpi=TYPE (srun's) or --ch-mpi=TYPE"
 
 
-def ask(argv: list[str], deadline: float, hint: str = INSIST) -> tuple[str, str]:
+def ask(
+    argv: list[str], deadline: float, hint: str = INSIST, environment: Mapping[str, str] | None = None
+) -> tuple[str, str]:
     """Return what a command prints to stdout and stderr, whatever its exit code; deadline in seconds.
 
-    hint: what to do where there is no answer in time.
+    hint: what to do where there is no answer in time. environment: the command's, if not ours.
 
     Raises:
         SlurmError: it could not be run, or took longer.
@@ -25,6 +29,7 @@ def ask(argv: list[str], deadline: float, hint: str = INSIST) -> tuple[str, str]
             check=False,
             text=True,
             errors="replace",
+            env=None if environment is None else dict(environment),
         )
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{' '.join(argv)} gave no answer in {deadline:g} s", hint) from None

@@ -70,14 +70,16 @@ def offer(srun: str, *, with_version: bool = False) -> Offer:
     return found
 
 
-def version(command: str) -> str:
+def version(command: str, environment: Mapping[str, str] | None = None) -> str:
     """Ask a command of Slurm (a path) for its version, which is that of all there are here: 22.05.8.
+
+    environment: the command's, if not ours.
 
     Raises:
         SlurmError: it could not be run, said nothing we understand, or took longer than LIST_DEADLINE.
 
     """
-    stdout, stderr = ask([command, "--version"], LIST_DEADLINE)
+    stdout, stderr = ask([command, "--version"], LIST_DEADLINE, environment=environment)
     found = _VERSION.search(stdout)
     if found is None:
         said = (stderr or stdout).strip().splitlines()

@@ -375,7 +375,7 @@ def test_report() -> None:
 
 
 def test_json() -> None:
-    report = json.loads(checkup.as_json(ROWS, []))
+    report = json.loads(checkup.as_json(ROWS, [], os.environ))
     assert report["verdict"] == "problem"
     assert report["rows"][1] == {
         "area": "host",

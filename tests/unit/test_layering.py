@@ -17,7 +17,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "runtime" not in path.p
 
 # A layer's files, and the layers it may import besides itself: cli -> doctor -> launch, image -> the rest -> errors.
 LAYERS = {
-    "cli": ("doctor", "launch", "image", "cdi", "rootfs", "native", "slurm", "errors"),
+    "cli": ("admin", "doctor", "launch", "image", "cdi", "rootfs", "native", "slurm", "errors"),
+    "admin": ("launch", "native", "slurm", "errors"),
     "doctor": ("launch", "rootfs", "native", "slurm", "errors"),
     "launch": ("cdi", "rootfs", "native", "slurm", "errors"),
     "image": ("rootfs", "native", "slurm", "errors"),
