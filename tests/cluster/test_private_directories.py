@@ -69,7 +69,7 @@ def _clean(slurm: Cluster) -> Iterator[None]:
             node, f"find /var/spool/private/{node} /dev/shm -mindepth 1; pgrep -au alice", check=False
         ).stdout:
             if time.monotonic() > deadline:
-                raise AssertionError(left)
+                raise AssertionError(f"{left}\n{slurm.logs}")
             time.sleep(0.03)
 
 
