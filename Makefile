@@ -2,7 +2,7 @@
 
 # Not the python3 on PATH if it can be helped: a venv on top of root's own Python is closed to other users.
 PYTHON  := $(firstword $(wildcard /usr/bin/python3) python3)
-SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
+SCRIPTS := .ci/run plugins/epilog $(wildcard tests/*.sh tests/*/*.sh)
 C_FILES := $(wildcard chlaunch/runtime/*.[ch] tests/*.[ch] tests/*/*.[ch])
 PAGES   := $(wildcard docs/*.1 docs/*.5 docs/*.7)
 BUILT   := .venv/.built
@@ -83,7 +83,10 @@ lint: $(BUILT)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	$(if $(C_FILES),.venv/bin/clang-format --dry-run -Werror $(C_FILES))
+	.venv/bin/ruff check --ignore=PTH,PLR2004,S606,T201 plugins/oci-ch-run  # it starts with every task: no pathlib
 	shellcheck $(SCRIPTS)
+	luacheck --no-color --quiet --std min --read-globals slurm --globals slurm_cli_setup_defaults slurm_cli_pre_submit \
+		slurm_cli_post_submit -- plugins/cli_filter.lua
 	$(if $(PAGES),mandoc -T lint -W error $(PAGES))
 
 bench:

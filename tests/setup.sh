@@ -99,6 +99,7 @@ group_fuzz() {
 group_lint() {
 	need shellcheck has shellcheck
 	need mandoc has mandoc
+	need lua-check has luacheck
 }
 
 group_hello() {

@@ -46,9 +46,13 @@ SCRIPTS = (
     Script("cli_filter.lua", "cli_filter.lua", key="CliFilterPlugins", value="cli_filter/lua"),
     # slurm.conf(5), Epilog: a pattern is allowed, and an absolute path is not sent to the nodes.
     Script("epilog", "epilog.d/50-chlaunch", mode=0o755, key="Epilog", value="-/epilog.d/*"),
-    # oci.conf(5): likewise beside slurm.conf.
-    Script("oci.conf", "oci.conf"),
 )
+
+# oci.conf(5) is likewise beside slurm.conf. One for each family of releases, newest first: since 23.02 Slurm
+# gives the runtime the command and its environment; before, a helper reads them.
+OCI = "oci.conf"
+OCI_FAMILIES = ((23, 2), "oci.conf-23.02"), ((0, 0), "oci.conf-22.05")
+OCI_HELPER = "oci-ch-run"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Request:
     configuration, plugin_directory: in the root. source: where plugins/ is, None for ours.
 
     plugin: the file to install, empty for none. planner: the Python that the plugin starts. ch_run: a path
-    that the epilog needs, where PATH does not lead there. scripts: parts.
+    that scripts need, where PATH does not lead there. scripts: parts. release: Slurm's, 22.05, for oci.conf.
     """
 
     configuration: str
@@ -68,6 +72,7 @@ class Request:
     scripts: tuple[str, ...] = ()
     plugin_directory: str = PLUGIN_DIRECTORY
     source: str | None = None
+    release: str = ""
 
 
 def wanted(root: Root, request: Request) -> Iterator[Wanted]:
@@ -87,6 +92,25 @@ def wanted(root: Root, request: Request) -> Iterator[Wanted]:
             if script.part == "epilog":
                 content = _with_ch_run(content, request.ch_run)
             yield Wanted(script.part, f"{request.configuration}/{script.target}", content, mode=script.mode)
+    if OCI in request.scripts:
+        yield from _oci(request)
+
+
+def _oci(request: Request) -> Iterator[Wanted]:
+    """Give the oci.conf for the release of Slurm, and before it the helper that it runs, if it runs one."""
+    release = tuple(int(number) for number in request.release.split(".")[:2] if number.isdecimal())
+    name = next(name for first, name in OCI_FAMILIES if release >= first)
+    content = _content(_source(request.source, name))
+    helper = f"{request.plugin_directory}/{OCI_HELPER}"
+    named = f"/usr/local/bin/{OCI_HELPER}".encode()
+    if named in content:
+        text = _content(_source(request.source, OCI_HELPER))
+        if request.ch_run and posixpath.dirname(request.ch_run) not in EPILOG_PATH:
+            text = text.replace(b'CH_RUN = "ch-run"', f"CH_RUN = {request.ch_run!r}".encode(), 1)
+        yield Wanted(OCI_HELPER, helper, text, mode=0o755)
+    elif request.ch_run and posixpath.dirname(request.ch_run) not in EPILOG_PATH:
+        content = content.replace(b"exec ch-run ", f"exec {shlex.quote(request.ch_run)} ".encode(), 1)
+    yield Wanted(OCI, f"{request.configuration}/{OCI}", content.replace(named, helper.encode()))
 
 
 def _with_ch_run(epilog: bytes, ch_run: str) -> bytes:

@@ -178,9 +178,11 @@ def _request(root: Root, given: Mapping[str, Any], environment: Mapping[str, str
     for option, path in (("--slurm-conf", conf), ("--plugin-dir", given["plugin_dir"])):
         if not path.startswith("/"):
             raise UsageError(f"{option} takes an absolute path, as seen below --root: {path}")
-    file = ""
+    file, release = "", given["slurm"] or ""
+    if not release and (given["oci"] or not given["no_plugin"]):
+        release = plugin.release_here(srun)
     if not given["no_plugin"]:
-        file = plugin.checked(given["plugin"], given["slurm"] or plugin.release_here(srun))
+        file = plugin.checked(given["plugin"], release)
     chosen = (("cli_filter.lua", "cli_filter"), ("epilog", "epilog"), ("oci.conf", "oci"))
     return Request(
         configuration=conf.rstrip("/"),
@@ -190,6 +192,7 @@ def _request(root: Root, given: Mapping[str, Any], environment: Mapping[str, str
         scripts=tuple(part for part, option in chosen if given[option]),
         plugin_directory=given["plugin_dir"].rstrip("/"),
         source=given["source"],
+        release=release,
     )
 
 

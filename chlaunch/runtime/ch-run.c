@@ -5,6 +5,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "clean.h"
 #include "container.h"
 #include "devices.h"
 #include "failure.h"
@@ -99,6 +100,8 @@ static int start(int argc, char **argv, struct failure *failure)
 		return feature_check(options.feature, failure) < 0 ? -1 : exit_well();
 	if (options.peer != NULL)
 		return peer_measure(options.peer, failure) < 0 ? -1 : exit_well();
+	if (options.clean_job != 0)
+		return job_clean(options.clean_job, failure) < 0 ? -1 : exit_well();
 	if ((options.device_count > 0 || options.all_devices) && !options.devices_resolved)
 		return devices_exec(&options, argv, failure);
 	return container_enter(&options.container, failure);

@@ -125,8 +125,9 @@ static void environment_make(const char **variables)
 {
 	static const char *const memory[] = {"MALLOC_MMAP_THRESHOLD_=33554432",
 					     "MALLOC_TRIM_THRESHOLD_=33554432", "MALLOC_TOP_PAD_=1048576"};
-	static char library_path[PATH_MAX + 16];
+	static char library_path[PATH_MAX + 16], of_job[32];
 	const char *given = getenv("LD_LIBRARY_PATH"); /* of a squashfuse from a module */
+	const char *job = getenv("SLURM_JOB_ID");
 	size_t count = 0;
 
 	for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
@@ -135,6 +136,8 @@ static void environment_make(const char **variables)
 		snprintf(library_path, sizeof library_path, "LD_LIBRARY_PATH=%s", given);
 		variables[count++] = library_path;
 	}
+	if (job != NULL && snprintf(of_job, sizeof of_job, "CHLAUNCH_JOB=%s", job) < (int)sizeof of_job)
+		variables[count++] = of_job; /* by which clean.c knows it */
 	variables[count] = NULL;
 }
 

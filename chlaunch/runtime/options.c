@@ -16,6 +16,7 @@ enum option_key { /* options without a short name */
 		  OPTION_CDI_DIRS,
 		  OPTION_CDI_RESOLVED,
 		  OPTION_CD_TRY,
+		  OPTION_CLEAN_JOB,
 		  OPTION_COLOR,
 		  OPTION_DEVICE,
 		  OPTION_ENV,
@@ -53,6 +54,8 @@ static const struct argp_option option_rows[] = {
 	{"cdi-dirs", OPTION_CDI_DIRS, "DIR:DIR", 0,
 	 "where CDI files are (default: $CH_RUN_CDI_DIRS, else /etc/cdi:/var/run/cdi)", 0},
 	{"cdi-resolved", OPTION_CDI_RESOLVED, NULL, OPTION_HIDDEN, NULL, 0},
+	{"clean-job", OPTION_CLEAN_JOB, "JOB", 0,
+	 "remove what an ended Slurm job of yours left on this node, and end", 0},
 	{"color", OPTION_COLOR, "WHEN", OPTION_ARG_OPTIONAL, "accepted; messages have no colours", 0},
 	{"device", OPTION_DEVICE, "VENDOR/CLASS=NAME", 0, "a CDI device, with its files and variables", 0},
 	{"env", OPTION_ENV, "VAR=VAL", 0, "set VAR to VAL as it is", 0},
@@ -354,6 +357,11 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 	case OPTION_READ_PEER:
 		options->peer = value;
 		return 0;
+	case OPTION_CLEAN_JOB:
+		options->clean_job = (unsigned)number_parse(value, UINT_MAX - 1, "--clean-job", state);
+		if (options->clean_job == 0)
+			argp_error(state, "--clean-job: no job has number 0");
+		return 0;
 	case OPTION_JSON:
 		options->json = true;
 		return 0;
@@ -368,7 +376,7 @@ static error_t option_general(int key, const char *value, const struct argp_stat
 static error_t words_end(struct options *options, char **words, int count, const struct argp_state *state)
 {
 	if (options->show_version || options->show_errors || options->feature != NULL ||
-	    options->peer != NULL)
+	    options->peer != NULL || options->clean_job != 0)
 		return 0;
 	if (options->container.write && options->container.write_fake != NULL)
 		argp_error(state, "--write and --write-fake exclude each other");

@@ -12,6 +12,7 @@ struct options {
 	bool show_errors;
 	const char *feature; /* only say whether we have it */
 	const char *peer;    /* only measure with another process: its name and the other's */
+	unsigned clean_job;  /* only remove what that job left; 0: none */
 	bool env_no_expand;
 	const char **devices; /* CDI devices, kinds or files */
 	size_t device_count;

@@ -59,7 +59,9 @@ def test_slurm_takes_what_is_installed(cluster: Cluster) -> None:
 
 def test_only_root_writes_to_etc(cluster: Cluster) -> None:
     install = f"{CH_SITE} install --no-plugin --no-epilog --oci --from /home/alice"
-    done = cluster.run(f"echo x >oci.conf; {install}; code=$?; rm oci.conf; exit $code")
+    done = cluster.run(
+        f"for name in 22.05 23.02; do echo x >oci.conf-$name; done; {install}; code=$?; rm oci.conf-*; exit $code"
+    )
     assert done.returncode == 31
     assert "ch-site: error: /var/lib/chlaunch: Permission denied" in done.stderr
     assert "ch-site: hint: as root" in done.stderr

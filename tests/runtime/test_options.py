@@ -624,6 +624,21 @@ def read_peer(runtime: Runtime, words: list[str]) -> None:
     assert (result.stdout, result.stderr) == ("read=0 dumpable=1\n" * 2, "")
 
 
+@effect("clean-job", "4000000")
+def clean_job(runtime: Runtime, words: list[str]) -> None:
+    script = f"""
+        place=/dev/shm/chlaunch-$(id -u)
+        mkdir -p -m 700 $place
+        : >$place/4000000.0.1-2 >$place/4000001.0.1-2
+        $CH_RUN --verbose {shlex.join(words)}
+        ls $place | grep 400000
+        rm $place/400000*
+        """
+    result = runtime.shell(script)
+    assert result.stdout == "4000001.0.1-2\n"
+    assert re.fullmatch(r"ch-run\[\d+\]: info: clean: removed 4000000.0.1-2\n", result.stderr)
+
+
 @effect("help")
 def show_help(runtime: Runtime, words: list[str]) -> None:
     result = runtime(*words)

@@ -68,7 +68,8 @@ def run(root: Path, tmp_path: Path, real_plugin: Path) -> Callable[..., int]:
     """Return a function that runs ch-site on the root."""
     parts = tmp_path / "parts"
     parts.mkdir()
-    for name, content in (("epilog", EPILOG), ("cli_filter.lua", LUA), ("oci.conf", OCI)):
+    contents = {"epilog": EPILOG, "cli_filter.lua": LUA, "oci.conf-22.05": OCI, "oci.conf-23.02": OCI}
+    for name, content in contents.items():
         (parts / name).write_bytes(content)
 
     def ch_site(deed: str, *words: str) -> int:
@@ -95,6 +96,20 @@ def test_install_and_uninstall(root: Path, run: Callable[..., int], real_plugin:
     assert there[f"{CONF}/slurm.conf"] == before[f"{CONF}/slurm.conf"]
     assert run("uninstall") == 0
     assert files(root) == before
+
+
+@pytest.mark.parametrize(("release", "helper"), [("22.05", True), ("23.02", False), ("26.05", False)])
+def test_the_oci_conf_of_the_release(root: Path, release: str, helper: bool) -> None:  # noqa: FBT001
+    words = ["--root", str(root), "--no-plugin", "--no-epilog", "--oci", f"--slurm={release}"]
+    assert cli.site(["install", *words, "--plugin-dir=/opt/ch"], os.environ) == 0
+    text = (root / CONF / "oci.conf").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("RunTimeRun=")]
+    assert ("/opt/ch/oci-ch-run" in line) is helper
+    assert (root / "opt/ch/oci-ch-run").exists() is helper
+    if helper:
+        assert (root / "opt/ch/oci-ch-run").stat().st_mode & 0o777 == 0o755
+    assert cli.site(["uninstall", "--root", str(root)], os.environ) == 0
+    assert not (root / CONF / "oci.conf").exists()
 
 
 def test_again_changes_nothing(
