@@ -9,13 +9,15 @@ BUILT   := .venv/.built
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help hello build test matrix fuzz lint bench docs man clean
+.PHONY: help hello build test test-cluster test-slurm-24.11 test-slurm-26.05 matrix fuzz lint bench docs man clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make hello   an MPI job from a container on a two-node Slurm that is started for it (root, Debian)'
 	@echo 'make build   every command in .venv/bin, editable'
 	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
+	@echo 'make test-cluster  of those, what needs a Slurm, with the one of this host'
+	@echo 'make test-slurm-24.11, make test-slurm-26.05  the same on Debian 13 and on Debian testing  (root, Debian; two minutes)'
 	@echo 'make matrix  every MPI by every launcher, joined or not, from a directory or a file (root, Debian; half an hour)'
 	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
@@ -46,6 +48,21 @@ test:
 	.venv/bin/python tests/cluster/images.py
 	.venv/bin/pytest
 	.venv/bin/pytest --sanitized -m 'not release' --ignore=tests/runtime/test_fuzz.py tests/runtime
+
+# SLURM=24.11: with no other release. TESTS: words for pytest.
+test-cluster:
+	tests/setup.sh build cluster
+	$(MAKE) --no-print-directory $(BUILT)
+	slurmd -V | grep -F ' $(SLURM)'
+	.venv/bin/python tests/cluster/images.py
+	.venv/bin/pytest tests/cluster $(TESTS)
+
+test-slurm-24.11:
+	tests/other-debian.sh debian13 make test-cluster SLURM=24.11
+
+# Debian builds this Slurm without PMIx.
+test-slurm-26.05:
+	tests/other-debian.sh debian-testing make test-cluster SLURM=26.05 TESTS="-m 'not pmix'"
 
 matrix:
 	tests/setup.sh build cluster

@@ -79,7 +79,7 @@ def judge_plugins(offer: Offer, behind: dict[str, str]) -> Row:
         return warning(
             name,
             f"{said}: no pmix, which Open MPI needs from 5.0 on",
-            "as root: apt install slurm-wlm-pmix-plugin, or build Slurm with ./configure --with-pmix",
+            "as root: build Slurm with ./configure --with-pmix (so is Debian's up to 24.11, not its 26.05)",
         )
     if missing:
         return warning(

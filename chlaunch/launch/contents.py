@@ -235,9 +235,9 @@ def _needs(context: Context, image: Image, situation: Situation) -> list[Row]:
 
 
 def is_tmp_hidden(settings: Settings, context: Context) -> bool:
-    """Say whether ranks do not see their node's /tmp: an empty one is wanted, or ch-run shows $TMPDIR."""
+    """Say whether ranks do not see their node's /tmp: they get an empty one, $TMPDIR, or their job's."""
     elsewhere = context.tmpdir is not None and os.path.normpath(context.tmpdir) != "/tmp"  # noqa: S108
-    return settings.is_on("private-tmp") or elsewhere
+    return settings.is_on("private-tmp") or elsewhere or context.job_tmp
 
 
 def hidden(settings: Settings, context: Context, image: Image, situation: Situation) -> tuple[str, ...]:

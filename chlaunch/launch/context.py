@@ -33,10 +33,11 @@ class Context:
     """Facts about the submitting side. Paths are of this host; None where there is no such thing.
 
     place: where this command runs; world: how many ranks the job has that it is one of (1 for a shell).
-    configuration: the slurm.conf that srun will read. mpirun: the host's, or its mpiexec; starter: what that
-    is. mpi_type: the user's own $SLURM_MPI_TYPE, srun's default for --mpi. nodes: of the allocation, 1 if
-    there is none, 0 if they are not counted. variables: this command's environment. devices: what was asked
-    for, here. trace: where the times of this launch are listened for, as ch-run's --trace has it.
+    configuration: the slurm.conf that srun will read; job_tmp: by it, each job has a /tmp of its own.
+    mpirun: the host's, or its mpiexec; starter: what that is. mpi_type: the user's own $SLURM_MPI_TYPE,
+    srun's default for --mpi. nodes: of the allocation, 1 if there is none, 0 if they are not counted.
+    variables: this command's environment. devices: what was asked for, here. trace: where the times of this
+    launch are listened for, as ch-run's --trace has it.
     """
 
     ch_run: str
@@ -48,6 +49,7 @@ class Context:
     srun: str | None = None
     configuration: str | None = None
     named_configuration: str | None = None
+    job_tmp: bool = False
     mpirun: str | None = None
     starter: Starter = field(default_factory=Starter)
     mpi_type: str | None = None
@@ -71,6 +73,7 @@ def read(environment: Mapping[str, str]) -> Context:
     srun = shutil.which("srun", path=search_path)
     mpirun = shutil.which("mpirun", path=search_path) or shutil.which("mpiexec", path=search_path)
     home = environment.get("HOME", "")
+    configuration = slurm.configuration(srun, environment) if srun else None
     return Context(
         ch_run=native.ch_run(environment),
         place=place,
@@ -79,8 +82,9 @@ def read(environment: Mapping[str, str]) -> Context:
         directory=_directory(environment),
         tmpdir=environment.get("TMPDIR") or None,
         srun=srun,
-        configuration=slurm.configuration(srun, environment) if srun else None,
+        configuration=configuration,
         named_configuration=environment.get("SLURM_CONF") or None,
+        job_tmp=configuration is not None and slurm.has_job_tmp(configuration),
         mpirun=mpirun,
         # A step has srun's own choice in the variable (mpi_g_client_init), which nobody asked for.
         mpi_type=None if place == "step" else environment.get("SLURM_MPI_TYPE") or None,

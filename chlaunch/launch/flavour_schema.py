@@ -91,7 +91,7 @@ SECTIONS = (
             _SERVERS,
             _SHARING,
             _LACKS,
-            Key("tmp-hidden", "boolean", "only where the ranks do not see the host's /tmp"),
+            Key("tmp-hidden", "boolean", "only where the ranks do not see their node's /tmp"),
             _REASON,
             _SOURCE,
         ),

@@ -5,6 +5,23 @@ configuration says. lists: host lists, and counts such as 4(x2),3. child: the on
 """
 
 from chlaunch.slurm.asking import ask
-from chlaunch.slurm.offers import CONFIGURATIONS, Offer, configuration, mpi_plugins, offer, understood
+from chlaunch.slurm.offers import (
+    CONFIGURATIONS,
+    Offer,
+    configuration,
+    has_job_tmp,
+    mpi_plugins,
+    offer,
+    understood,
+)
 
-__all__ = ["CONFIGURATIONS", "Offer", "ask", "configuration", "mpi_plugins", "offer", "understood"]
+__all__ = [
+    "CONFIGURATIONS",
+    "Offer",
+    "ask",
+    "configuration",
+    "has_job_tmp",
+    "mpi_plugins",
+    "offer",
+    "understood",
+]

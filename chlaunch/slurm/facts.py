@@ -104,7 +104,7 @@ def gathered(
     have = {name: value for name, value in values.items() if value != "(null)"}
     return Facts(
         version=have.get("SLURM_VERSION", ""),
-        mpi_default=have.get("MpiDefault", ""),
+        mpi_default=have.get("MpiDefault", "none"),  # so said by 24.11: (null)
         plugin_directories=tuple(filter(None, have.get("PluginDir", "").split(":"))),
         spool=have.get("SlurmdSpoolDir", ""),
         tmp=have.get("TmpFS", ""),

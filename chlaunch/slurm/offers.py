@@ -18,6 +18,13 @@ LIST_DEADLINE = 10.0
 # (slurm.conf(5)).
 CONFIGURATIONS = ("/run/slurm/conf/slurm.conf", "/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 
+# More of a slurm.conf than any has; what it includes is not read.
+CONFIGURATION_BYTES = 1 << 20
+
+# Slurm 26.05 takes both names, and lists its plugins by the second.
+_JOB_TMP = re.compile(
+    rb"^\s*(?:JobContainerType|NamespaceType)\s*=\s*\w+/tmpfs\b", re.MULTILINE | re.IGNORECASE
+)
 _SPECIFIC = re.compile(r"^specific pmix plugin versions available: (\S+)$")
 _VERSION = re.compile(r"^slurm(?:-\w+)? ([0-9]+\.[0-9]+\S*)$", re.MULTILINE)
 _PLUGIN = re.compile(r"^(?:srun: |\t)\s*([a-z][a-z0-9_]*)$")
@@ -110,3 +117,12 @@ def configuration(srun: str, environment: Mapping[str, str]) -> str | None:
     prefix = Path(srun).resolve().parent.parent  # a build of one's own has PREFIX/bin/srun and PREFIX/etc
     built_in = (str(prefix / "etc/slurm.conf"), str(prefix / "etc/slurm/slurm.conf"))
     return next((path for path in (*CONFIGURATIONS, *built_in) if os.access(path, os.R_OK)), None)
+
+
+def has_job_tmp(configuration: str) -> bool:
+    """Say whether each job has a /tmp of its own (job_container.conf(5)); configuration: a path."""
+    try:
+        with Path(configuration).open("rb") as file:
+            return _JOB_TMP.search(file.read(CONFIGURATION_BYTES)) is not None
+    except OSError:
+        return False

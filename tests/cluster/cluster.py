@@ -74,7 +74,8 @@ class Cluster:
     ) -> None:
         """Plan a cluster on which users can read the checkout and the directories in `reveal`.
 
-        `conf` is what else slurm.conf says; `files` are further files in /etc/slurm, by name.
+        conf: lines of slurm.conf, instead of those that have the same keys. files: by their names in
+        /etc/slurm, on all nodes; one that begins with #! can be executed.
         """
         self.machine = Machine(reveal=reveal)
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
@@ -189,10 +190,10 @@ class Cluster:
             cpus=self.cpus,
             nodes="\n".join(f"NodeName={name} NodeAddr={self._address(name)}" for name in self.node_names),
         )
-        (etc / "slurm/slurm.conf").write_text(conf + self._conf)
+        (etc / "slurm/slurm.conf").write_text(_instead(conf, self._conf))
         for name, text in self._files.items():
             (etc / "slurm" / name).write_text(text)
-            (etc / "slurm" / name).chmod(0o755)
+            (etc / "slurm" / name).chmod(0o755 if text.startswith("#!") else 0o644)
         (etc / "slurm/cgroup.conf").write_text(f"CgroupPlugin={_cgroup_plugin()}\n")
         (etc / "munge").chmod(0o700)
         key = etc / "munge/munge.key"
@@ -239,6 +240,13 @@ class Cluster:
                 return
             time.sleep(POLL_SECONDS)
         raise MachineError(f"Slurm's nodes did not come up:\n{self.logs}")
+
+
+def _instead(conf: str, more: str) -> str:
+    """Return slurm.conf with more lines, without the old ones of the same keys: Slurm warns of a second."""
+    keys = {line.partition("=")[0].lower() for line in more.splitlines()}
+    kept = [line for line in conf.splitlines() if line.partition("=")[0].lower() not in keys]
+    return "\n".join([*kept, more.rstrip(), ""])
 
 
 def _ip_lines(commands: list[str]) -> list[str]:

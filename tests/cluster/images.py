@@ -45,6 +45,9 @@ MPI4PY = "mpi4py==4.1.2"  # it takes the MPI that it finds (MPI4PY_MPIABI)
 
 MPICH = {"usr/lib/*/libmpich.so.12": "libmpi.so.12"}
 
+# What tests/setup.sh itself, and the Makefile, need; it installs the rest.
+SYSTEM = ("ca-certificates", "git", "make", "procps", "python3", "python3-venv")
+
 DEBIAN_IMAGES = {
     "ompi4": Debian("bookworm", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 4.1, PMIx 4.2
     "ompi5": Debian("trixie", ("openmpi-bin", "python3", "python3-mpi4py")),  # Open MPI 5.0, PMIx 5
@@ -67,6 +70,9 @@ DEBIAN_IMAGES = {
         ("openmpi-bin", "mpich", "python3", "python3-mpi4py", "python3-venv"),
         {"/opt/mpi4py": (MPI4PY,)},
     ),
+    # Not for containers: whole systems to run the tests in, with another Slurm. See tests/other-debian.sh.
+    "debian13": Debian("trixie", SYSTEM),
+    "debian-testing": Debian("testing", SYSTEM),
 }
 NAMES = ("tiny", "ompi4", "ompi5", "mpich4", "wheels")  # what `make test` needs
 

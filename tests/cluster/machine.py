@@ -102,9 +102,9 @@ class Machine:
         """Stop everything and remove the state."""
         self.login.stop()
         if self._lock is not None:
+            shutil.rmtree(self.state)  # still locked, lest another machine that starts now removes it too
             self._lock.close()
             self._lock = None
-            shutil.rmtree(self.state)
 
     def private_lines(self, hostname: str) -> list[str]:
         """Return shell lines that give a space its name and the file systems that no two machines share."""

@@ -44,6 +44,7 @@ def test_the_environment_is_that_of_a_login(cluster: Cluster) -> None:
     assert names == {"HOME", "USER", "LOGNAME", "PATH", "LANG", "ADDED"}
 
 
+@pytest.mark.pmix
 def test_slurm_speaks_pmix(cluster: Cluster) -> None:
     assert "pmix" in cluster.run(["srun", "--mpi=list"], check=True).stdout.split()
     assert "PMIX_RANK=0" in cluster.run("srun --mpi=pmix env", check=True).stdout.splitlines()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from machine import CHECKOUT
 
 if TYPE_CHECKING:
@@ -22,10 +24,11 @@ def rows_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]
     return {row["name"]: row for row in json.loads(done.stdout)["rows"]}
 
 
+@pytest.mark.pmix
 def test_login_node(cluster: Cluster, image_ompi5: Path) -> None:
     rows = rows_of(cluster.run([CH_DOCTOR, "--json", image_ompi5, "--", "mpirun"], env=STORAGE))
     assert [name for name, row in rows.items() if row["verdict"] == "problem"] == []
-    assert "pmix_v4 (PMIx 4.2" in rows["srun --mpi="]["found"]
+    assert re.search(r"pmix_v(\d) \(PMIx \1\.", rows["srun --mpi="]["found"])
     assert rows["MpiDefault"]["verdict"] == "warning"
     assert "export SLURM_MPI_TYPE=pmix" in rows["MpiDefault"]["remedy"]
     assert "SlurmdSpoolDir /var/spool/slurmd" in rows["Slurm directories"]["found"]
@@ -33,6 +36,7 @@ def test_login_node(cluster: Cluster, image_ompi5: Path) -> None:
     assert rows["memory, joined"]["verdict"] == "ok"
 
 
+@pytest.mark.pmix
 def test_the_users_own_default(cluster: Cluster) -> None:
     rows = rows_of(cluster.run([CH_DOCTOR, "--json"], env={**STORAGE, "SLURM_MPI_TYPE": "pmix"}))
     assert rows["MpiDefault"] == {**rows["MpiDefault"], "verdict": "ok", "found": "pmix"}

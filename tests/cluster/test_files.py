@@ -67,7 +67,7 @@ def state(cluster: Cluster) -> list[str]:
 
 def test_one_server_while_ranks_come_and_go(cluster: Cluster, ch_run: Path, squashfs: str) -> None:
     """The first rank ends at once, the last much later; all see the same files."""
-    words = ["srun", "-N1", "-n8", "-w", "n1", "--mpi=pmix", str(ch_run), "--join", squashfs, "--"]
+    words = ["srun", "-N1", "-n8", "-w", "n1", "--mpi=pmi2", str(ch_run), "--join", squashfs, "--"]
     script = "sleep 0.$((SLURM_PROCID * 2)); ls /usr/bin | wc -l"
     job = cluster.popen([*words, "sh", "-c", script])
     await_servers(cluster, 2)
@@ -97,6 +97,7 @@ def test_two_nodes(cluster: Cluster, ch_run: Path, squashfs: str) -> None:
     await_servers(cluster, 0)
 
 
+@pytest.mark.pmix
 def test_mpi_from_a_file(cluster: Cluster, ch_launch: Path, squashfs_mpi: str) -> None:
     """The main job, from an image file: one world, big messages by cross-memory attach."""
     cluster.run(["cp", str(ch_launch.parents[2] / "chlaunch/probe.py"), "."], check=True)

@@ -142,4 +142,9 @@ def test_hint_of_singletons(cluster: Cluster, ch_run: Path, image_tiny: Path) ->
     job = cluster.run(command, check=True)
     assert job.stderr.count("hint: several tasks, but srun gives no PMI: 3: ") == 1
     assert cluster.run(command, check=True, env={"CHLAUNCH_NO_HINTS": "1"}).stderr == ""
-    assert cluster.run([*command[:1], "--mpi=pmix", *command[2:]], check=True).stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["pmi2", pytest.param("pmix", marks=pytest.mark.pmix)])
+def test_no_hint_where_there_is_a_pmi(cluster: Cluster, ch_run: Path, image_tiny: Path, kind: str) -> None:
+    command = ["srun", f"--mpi={kind}", "-n3", ch_run, image_tiny, "--", "true"]
+    assert cluster.run(command, check=True).stderr == ""

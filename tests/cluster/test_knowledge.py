@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import time
@@ -38,6 +39,28 @@ def test_no_silent_singletons(cluster: Cluster, ch_launch: Path, image_ompi5: Pa
     assert answer.returncode == 0
 
 
+def test_a_slurm_without_pmix(
+    cluster: Cluster, ch_launch: Path, image_ompi5: Path, image_mpich4: Path
+) -> None:
+    """Debian's Slurm 26.05 is so built; of another, a configuration that names a directory without the plugin."""
+    (plugins,) = re.findall(r"^PluginDir\s*= (.*)$", cluster.run("scontrol show config").stdout, re.MULTILINE)
+    cluster.run(
+        f"mkdir plugins; ln -s {plugins}/*.so plugins; rm -f plugins/mpi_pmix*;"
+        " (cat /etc/slurm/slurm.conf; echo PluginDir=/home/alice/plugins) >without.conf",
+        check=True,
+    )
+    without = {"SLURM_CONF": "/home/alice/without.conf"}
+    assert "pmix" not in cluster.run(["srun", "--mpi=list"], env=without, check=True).stdout
+    job = cluster.run([ch_launch, "-n4", image_ompi5, "--", *PROBE], env=without)
+    assert (job.returncode, job.stdout) == (2, "")
+    error, hint = job.stderr.splitlines()
+    assert "the image speaks Open MPI 5.0.7, which needs --mpi=pmix; this srun offers none, " in error
+    assert "--ch-launcher=guest" in hint
+    words = ["-N1", "-n2", image_mpich4, "--", "/opt/mpi4py/bin/python3", "probe.py", "--expect=2"]
+    job = cluster.run([ch_launch, *words], env=without)
+    assert (job.returncode, job.stdout.count("finalize ok")) == (0, 2), job.stderr
+
+
 def test_what_the_user_insists_on_is_done(cluster: Cluster, ch_launch: Path, image_ompi5: Path) -> None:
     for words in (["--ch-mpi=force:none"], ["--mpi=none", "--ch-mpi=none"]):
         job = cluster.run([ch_launch, *words, "-n2", image_ompi5, "--", "python3", "probe.py", "--expect=1"])
@@ -47,12 +70,14 @@ def test_what_the_user_insists_on_is_done(cluster: Cluster, ch_launch: Path, ima
     assert (job.returncode, job.stdout.split()) == (0, ["n1", "n1"])
 
 
+@pytest.mark.pmix
 def test_without_the_users_environment(cluster: Cluster, ch_launch: Path, image_ompi4: Path) -> None:
     job = cluster.run([ch_launch, "--export=NONE", *EVEN, image_ompi4, "--", *PROBE, "--require-cma"])
     assert job.returncode == 0, job.stderr
     assert job.stdout.count("finalize ok") == 4
 
 
+@pytest.mark.pmix
 @pytest.mark.parametrize("image", ["ompi4", "ompi5"])
 def test_a_tmp_of_ones_own(
     request: pytest.FixtureRequest, cluster: Cluster, ch_launch: Path, image: str
@@ -77,6 +102,7 @@ def test_what_a_user_set_by_hand(cluster: Cluster, ch_launch: Path, image_ompi4:
     assert f"--env-default={VADER}=none" in shlex.split(dry.stdout)
 
 
+@pytest.mark.pmix
 def test_explain_tells_reason_and_source(cluster: Cluster, ch_launch: Path, image_ompi4: Path) -> None:
     job = cluster.run(
         [ch_launch, "--ch-explain", "--ch-dry-run", "--ch-no-join", image_ompi4, "--", "python3"]

@@ -68,11 +68,13 @@ def with_probe(machine: Cluster) -> Cluster:
     return machine
 
 
+@pytest.mark.pmix
 def test_srun(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> None:
     job = slurm.run([ch_launch, *EVEN, image_mpi, "--", *PROBE])
     assert_world(job, {"n1": 2, "n2": 2})
 
 
+@pytest.mark.pmix
 def test_dry_run_prints_what_runs(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> None:
     dry = slurm.run([ch_launch, "--ch-dry-run", *EVEN, image_mpi, "--", *PROBE], check=True)
     assert dry.stdout.count("\n") == 1
@@ -80,11 +82,13 @@ def test_dry_run_prints_what_runs(slurm: Cluster, ch_launch: Path, image_mpi: Pa
     assert_world(slurm.run(dry.stdout), {"n1": 2, "n2": 2})
 
 
+@pytest.mark.pmix
 def test_uneven_layout(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> None:
     job = slurm.run([ch_launch, "-N2", "-n4", "-m", "plane=3", image_mpi, "--", *PROBE])
     assert_world(job, {"n1": 3, "n2": 1})
 
 
+@pytest.mark.pmix
 def test_three_nodes(start_cluster: Callable[[int], Cluster], ch_launch: Path, image_ompi4: Path) -> None:
     allocate = ["salloc", "--quiet", "-N3", "-n3", "-c3"]
     launch = [
@@ -103,11 +107,13 @@ def test_three_nodes(start_cluster: Callable[[int], Cluster], ch_launch: Path, i
     assert_world(job, {"n1": 3, "n2": 3, "n3": 1})
 
 
+@pytest.mark.pmix
 def test_inside_an_allocation(slurm: Cluster, ch_launch: Path, image_ompi4: Path) -> None:
     job = slurm.run(["salloc", "--quiet", *EVEN, ch_launch, image_ompi4, "--", *PROBE])
     assert_world(job, {"n1": 2, "n2": 2})
 
 
+@pytest.mark.pmix
 def test_batch_script(slurm: Cluster, ch_launch: Path, image_ompi4: Path) -> None:
     line = shlex.join([str(ch_launch), str(image_ompi4), "--", *PROBE])
     slurm.outside("/home/alice/job.sh").write_text(f"#!/bin/sh\n{line}\n")
@@ -120,10 +126,10 @@ def test_the_hosts_mpirun(slurm: Cluster, ch_launch: Path, image_mpi: Path) -> N
     options = ["--ch-launcher=mpirun", "-np", "4", "--oversubscribe"]
     job = slurm.run([ch_launch, *options, image_mpi, "--", *PROBE])
     version = slurm.run(["mpirun", "--version"], check=True).stdout.split()[3]
-    if version.startswith("5.") and image_mpi.name.startswith("ompi4"):
-        # Debian 12's Open MPI does not find the server of Debian 13's mpirun; that must not pass unseen.
-        assert job.returncode != 0
-        assert "singleton" in job.stdout + job.stderr
+    if int(version.split(".")[0]) >= 5 and image_mpi.name.startswith("ompi4"):
+        # Debian 12's Open MPI does not find the server of a newer mpirun; that must not pass unseen.
+        assert (job.returncode, job.stdout) == (2, "")
+        assert "can't start the ranks of Open MPI 4.1.4" in job.stderr
     else:
         assert_world(job, {"login": 4})
 
@@ -185,6 +191,7 @@ def test_a_sites_rows_reach_the_ranks(slurm: Cluster, ch_launch: Path, image_tin
     assert sorted(job.stdout.splitlines()) == ["found"] * 2 + ["site's $HOME; `id`|user|site|"] * 2
 
 
+@pytest.mark.pmix
 def test_our_own_files_by_the_systems_do_no_harm(slurm: Cluster, ch_launch: Path, image_ompi4: Path) -> None:
     etc = slurm.outside("/etc/chlaunch")
     etc.mkdir()

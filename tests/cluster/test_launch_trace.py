@@ -43,7 +43,9 @@ def written(slurm: Cluster, name: str) -> tuple[list[dict[str, Any]], dict[str, 
     return spans, document["otherData"]["summary"], picture
 
 
-@pytest.mark.parametrize("launcher", LAUNCHES)
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(name, marks=[pytest.mark.pmix] * (name == "srun")) for name in LAUNCHES]
+)
 def test_all_ranks_and_phases(slurm: Cluster, ch_launch: Path, image_ompi5: Path, launcher: str) -> None:
     hosts = ["n1", "n2"] if launcher == "srun" else ["login"]
     words = [ch_launch, f"--ch-trace={launcher}.json", *LAUNCHES[launcher], image_ompi5, "--", *PROBE]

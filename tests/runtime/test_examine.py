@@ -187,8 +187,12 @@ def test_an_image(runtime: Runtime, image_ompi4: Path) -> None:
     assert report.rows["MPI"]["found"].startswith("Open MPI 4.1.4")
     assert report.verdict("architecture") == "ok"
     assert "PMIx 4.2.2" in report.rows["libraries"]["found"]
-    assert report.verdict("ch-launch takes mpirun") == "ok"
-    assert report.verdict("--ch-launcher=guest") == "ok"
+    taken, other = "mpirun", "guest"
+    if "is Open MPI 4." not in report.rows["mpirun"]["found"]:  # a newer one can't start ranks of Open MPI 4
+        taken, other = other, taken
+        assert "can't start the ranks of Open MPI 4.1.4" in report.rows["--ch-launcher=mpirun"]["found"]
+    assert report.verdict(f"ch-launch takes {taken}") == "ok"
+    assert report.verdict(f"--ch-launcher={other}") == "ok"
     assert "refused: srun --mpi=list names no plugin" in report.rows["--ch-launcher=srun"]["found"]
     assert report.problems() == []
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from machine import CHECKOUT
+from matrix import BEGIN, END, GUESTS, STARTERS
 
 from chlaunch.errors import EXIT_CODES
 from chlaunch.launch import site
 from chlaunch.launch.options import OPTIONS
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = CHECKOUT / "docs"
 
 
 def test_ch_launch_lists_every_option_and_its_twin() -> None:
@@ -37,3 +39,12 @@ def test_chlaunch_site_lists_every_key() -> None:
         (section,) = (section for section in site.SECTIONS if section.name == name)
         assert re.findall(r"^\.It Ic (\S+) ", part, re.MULTILINE) == [key.name for key in section.keys]
     assert text.count("\n.Ss ") == len(site.SECTIONS)
+
+
+def test_the_table_in_the_readme() -> None:
+    _, _, rest = (CHECKOUT / "README.md").read_text().partition(BEGIN)
+    text, _, _ = rest.partition(END)
+    rows = [[word.strip() for word in line.split("|")[1:-1]] for line in text.strip().splitlines()]
+    assert rows[0] == ["", *(starter.title for starter in STARTERS)]
+    assert [row[0] for row in rows[2:]] == [guest.title for guest in GUESTS]
+    assert {word for row in rows[2:] for word in row[1:]} <= {"ok", "refused", "ok, not joined: refused"}

@@ -442,6 +442,7 @@ def test_what_pmix_is_told() -> None:
         image, offer = with_pmix("5.0.7", "munge"), SERVERS[server]
         assert psec_and_gds(image, offer, private_tmp=True) == wanted
         assert psec_and_gds(image, offer, replace(LOGIN, tmpdir="/scratch/t")) == wanted
+        assert psec_and_gds(image, offer, replace(LOGIN, job_tmp=True)) == wanted
         assert psec_and_gds(image, offer, replace(LOGIN, tmpdir="/tmp")) == {}
 
 

@@ -126,3 +126,21 @@ def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert slurm.configuration(str(srun), {}) == str(own)
     assert slurm.configuration(str(srun), {"SLURM_CONF": "/nowhere"}) is None
     assert slurm.configuration("/usr/bin/srun", {"SLURM_CONF": str(own)}) == str(own)
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("JobContainerType=job_container/tmpfs", True),
+        ("  jobcontainertype = job_container/tmpfs # each job", True),
+        ("NamespaceType=namespace/tmpfs", True),
+        ("#JobContainerType=job_container/tmpfs", False),
+        ("JobContainerType=job_container/none", False),
+        ("", False),
+    ],
+)
+def test_a_tmp_of_each_job(tmp_path: Path, line: str, private: bool) -> None:  # noqa: FBT001
+    path = tmp_path / "slurm.conf"
+    path.write_text(f"ClusterName=test\n{line}\nSlurmUser=root\n")
+    assert slurm.has_job_tmp(str(path)) is private
+    assert slurm.has_job_tmp(str(tmp_path / "none")) is False
