@@ -45,11 +45,16 @@ def asked_here(given: Mapping[str, object], environment: Mapping[str, str]) -> S
 
 
 def prepare(
-    words: Words, given: Mapping[str, object], environment: Mapping[str, str], trace: str | None = None
+    words: Words,
+    given: Mapping[str, object],
+    environment: Mapping[str, str],
+    trace: str | None = None,
+    plugin: str | None = None,
 ) -> tuple[Plan, Settings]:
     """Return the plan for a command line, and all settings. given: what click made of the words of ours.
 
-    trace: where the times of this launch are listened for, if they are.
+    trace: where the times of this launch are listened for, if they are. plugin: the path of the srun whose
+    plugin asks; then a configuration file must be the user's own or root's.
 
     Raises:
         ChlaunchError: any of the family; see the functions called.
@@ -58,12 +63,12 @@ def prepare(
     said = options.from_command_line(given)
     twins = options.from_environment(environment)
     named = options.merge(twins, said).text("site") or None
-    found = site.load(environment, named)
+    found = site.load(environment, named, guarded=plugin is not None)
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
     rootfs = open_image(word, storage_directory(settings.text("storage"), environment))
     here = replace(
-        context.read(environment), devices=devices.gather(settings, environment, rootfs), trace=trace
+        context.read(environment, plugin), devices=devices.gather(settings, environment, rootfs), trace=trace
     )
     if launchers.may_ask_mpirun(settings, here) and here.mpirun:
         here = replace(here, starter=starter.starter(here.mpirun))

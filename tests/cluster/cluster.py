@@ -64,11 +64,17 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=
 class Cluster:
     """A login node and nodes n1, n2, …; a context manager. Commands run on the login node by default."""
 
-    def __init__(self, nodes: int = 2, cpus: int = 128, reveal: Iterable[Path] = ()) -> None:
-        """Plan a cluster on which users can read the checkout and the directories in `reveal`."""
+    def __init__(
+        self, nodes: int = 2, cpus: int = 128, reveal: Iterable[Path] = (), plugstack: str = ""
+    ) -> None:
+        """Plan a cluster on which users can read the checkout and the directories in `reveal`.
+
+        plugstack: the text of plugstack.conf; empty for none.
+        """
         self.machine = Machine(reveal=reveal)
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
+        self.plugstack = plugstack
         self._nodes = {name: Space(name, self.machine.users) for name in self.node_names}
 
     def __enter__(self) -> Self:
@@ -178,6 +184,8 @@ class Cluster:
             nodes="\n".join(f"NodeName={name} NodeAddr={self._address(name)}" for name in self.node_names),
         )
         (etc / "slurm/slurm.conf").write_text(conf)
+        if self.plugstack:
+            (etc / "slurm/plugstack.conf").write_text(self.plugstack)
         (etc / "slurm/cgroup.conf").write_text(f"CgroupPlugin={_cgroup_plugin()}\n")
         (etc / "munge").chmod(0o700)
         key = etc / "munge/munge.key"
