@@ -37,17 +37,17 @@ static bool is_dropped(const char *variable)
 	return false;
 }
 
-static char **environment_make(void)
+static char **environment_make(char *const environment[])
 {
 	size_t count = 0, kept = 0;
 	char **copy;
 
-	while (environ[count] != NULL)
+	while (environment[count] != NULL)
 		count++;
 	copy = calloc(count + 1, sizeof *copy);
 	for (size_t i = 0; copy != NULL && i < count; i++)
-		if (!is_dropped(environ[i]))
-			copy[kept++] = environ[i];
+		if (!is_dropped(environment[i]))
+			copy[kept++] = environment[i];
 	return copy;
 }
 
@@ -70,18 +70,18 @@ static char **words_make(const struct planner *planner, const char *srun, char *
 	return all;
 }
 
-static int planner_start(const struct planner *planner, char *const argv[], int answer_fd, pid_t *pid)
+static int planner_start(const char *path, char *const argv[], char *const environment[], int answer_fd,
+			 pid_t *pid)
 {
-	CLEANUP_FREE char **environment = environment_make();
 	posix_spawn_file_actions_t actions;
 	int error = ENOMEM;
 
-	if (environment == NULL || posix_spawn_file_actions_init(&actions) != 0)
+	if (posix_spawn_file_actions_init(&actions) != 0)
 		return ENOMEM;
 	/* the user's standard input is the tasks' */
 	if (posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0) == 0 &&
 	    posix_spawn_file_actions_adddup2(&actions, answer_fd, ANSWER_FD) == 0)
-		error = posix_spawn(pid, planner->path, &actions, NULL, argv, environment);
+		error = posix_spawn(pid, path, &actions, NULL, argv, environment);
 	posix_spawn_file_actions_destroy(&actions);
 	return error;
 }
@@ -169,21 +169,21 @@ static int outcome(const struct planner *planner, int error, int status)
 }
 
 int planner_ask(const struct planner *planner, const char *srun, char *const words[], int command_at,
-		struct answer *answer)
+		char *const environment[], struct answer *answer)
 {
 	const long deadline = milliseconds_now() + planner->seconds * 1000;
 	char place[16];
-	CLEANUP_FREE char **argv = NULL;
+	CLEANUP_FREE char **argv = NULL, **kept = environment_make(environment);
 	CLEANUP_FD int from = -1;
 	int ends[2], error, late, status = 0;
 	pid_t pid;
 
 	snprintf(place, sizeof place, "%d", command_at);
 	argv = words_make(planner, srun, words, place);
-	error = argv == NULL ? ENOMEM : pipe2(ends, O_CLOEXEC) < 0 ? errno : 0;
+	error = argv == NULL || kept == NULL ? ENOMEM : pipe2(ends, O_CLOEXEC) < 0 ? errno : 0;
 	if (error == 0) {
 		from = ends[0];
-		error = planner_start(planner, argv, ends[1], &pid);
+		error = planner_start(planner->path, argv, kept, ends[1], &pid);
 		close(ends[1]);
 	}
 	if (error != 0) {

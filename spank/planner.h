@@ -17,10 +17,10 @@ struct answer {
 };
 
 /*
- * Run the planner with the words of this srun; command_at as in cli/srun.py. Returns 0, or the exit code for
- * srun after the reason was said.
+ * Run the planner with the words and the environment of this srun; command_at as in cli/srun.py. Returns 0,
+ * or the exit code for srun after the reason was said.
  */
 int planner_ask(const struct planner *planner, const char *srun, char *const words[], int command_at,
-		struct answer *answer);
+		char *const environment[], struct answer *answer);
 
 #endif

@@ -147,20 +147,19 @@ static int option_pass_down(const struct row *row, const char *value)
 }
 
 /* Slurm's own way of passing options on keeps one value of each, and asks slurmstepd to read it. */
-static void slurms_forget(const struct row *row)
+static void slurms_forget(spank_t spank, const struct row *row)
 {
-	char name[256];
-	const int start =
-		snprintf(name, sizeof name, "SLURM_SPANK__SLURM_SPANK_OPTION_%s_%s", plugin_name, row->name);
+	char name[128];
 
-	for (int i = 0; i < start; i++)
-		if (name[i] == '-')
-			name[i] = '_';
+	snprintf(name, sizeof name, "_SLURM_SPANK_OPTION_%s_%s", plugin_name, row->name);
+	for (char *at = name; *at; at++)
+		if (*at == '-')
+			*at = '_';
 	unsetenv(name);
-	unsetenv(name + strlen("SLURM_SPANK_"));
+	spank_job_control_unsetenv(spank, name);
 }
 
-static int options_pass_down(void)
+static int options_pass_down(spank_t spank)
 {
 	for (size_t i = 0; i < ROWS; i++) {
 		if (state.values[i] == NULL)
@@ -169,31 +168,44 @@ static int options_pass_down(void)
 			slurm_error("chlaunch: can't pass --%s on: %s", rows[i].name, strerror(errno));
 			return -1;
 		}
-		slurms_forget(&rows[i]);
+		slurms_forget(spank, &rows[i]);
 		free(state.values[i]);
 		state.values[i] = NULL;
 	}
 	return 0;
 }
 
-/* All words of this process; the array and, at its first word, the text are to be freed. NULL: see errno. */
-static char **words_read(void)
+/*
+ * The texts in a file of /proc/self, each with a NUL after it. The array, which has room for two more, and,
+ * at its first one, the text are to be freed. NULL: see errno.
+ */
+static char **texts_read(const char *path)
 {
-	CLEANUP_FD int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 	size_t length = 0, room = 0, count = 0;
-	char *text = NULL, **words;
+	char *text = NULL, **texts;
 	ssize_t got = fd < 0 ? -1 : 1;
 
 	while (got > 0) {
 		if (room - length < BUFSIZ && (text = realloc(text, room += room + 2 * BUFSIZ)) == NULL)
 			return NULL;
-		got = read(fd, text + length, room - length);
+		got = read(fd, text + length, room - length - 1);
 		length += got > 0 ? (size_t)got : 0;
 	}
-	words = got < 0 || length == 0 ? NULL : calloc(length + 1, sizeof *words);
-	for (size_t at = 0; words != NULL && at < length; at += strlen(text + at) + 1)
-		words[count++] = text + at;
-	return words;
+	if (got < 0)
+		return NULL;
+	text[length] = '\0';
+	texts = calloc(length + 3, sizeof *texts);
+	for (size_t at = 0; texts != NULL && at < length; at += strlen(text + at) + 1)
+		texts[count++] = text + at;
+	return texts;
+}
+
+static void cleanup_texts(char ***texts)
+{
+	if (*texts != NULL)
+		free(**texts);
+	free(*texts);
 }
 
 static bool is_one_of_hosts(const char *command)
@@ -269,21 +281,34 @@ static int planner_configure(int count, char *arguments[], struct planner *plann
 	return 0;
 }
 
+/* Add the mark for this process, and take out the image that Slurm would care for: it is among the words. */
+static int environment_change(char *environment[])
+{
+	static const char CONTAINER[] = "SLURM_CONTAINER=";
+	size_t kept = 0;
+
+	for (size_t i = 0; environment[i] != NULL; i++)
+		if (strncmp(environment[i], CONTAINER, sizeof CONTAINER - 1) != 0)
+			environment[kept++] = environment[i];
+	environment[kept + 1] = NULL;
+	return asprintf(&environment[kept], "%s=%d", MARK, getpid()) < 0 ? -1 : 0;
+}
+
 /* Become srun with other words, those in answer from offset on; returns the exit code if that fails. */
-static int srun_become(const char *srun, char *name, const struct answer *answer, size_t offset)
+static int srun_become(const char *srun, char *name, const struct answer *answer, size_t offset,
+		       char *environment[])
 {
 	CLEANUP_FREE char **argv = calloc(answer->length + 2, sizeof *argv);
 	size_t count = 0;
 
-	if (argv == NULL || mark_set() < 0) {
+	if (argv == NULL || environment_change(environment) < 0) {
 		slurm_error("chlaunch: no memory");
 		return EXIT_OURS;
 	}
 	argv[count++] = name;
 	for (size_t at = offset; at < answer->length; at += strlen(answer->text + at) + 1)
 		argv[count++] = answer->text + at;
-	unsetenv("SLURM_CONTAINER"); /* the image that it named is in the words */
-	execv(srun, argv);
+	execve(srun, argv, environment);
 	slurm_error("chlaunch: can't execute %s: %s%s", srun, strerror(errno),
 		    errno == E2BIG ? "; give fewer or shorter --ch- options and arguments" : "");
 	return EXIT_EXEC;
@@ -292,28 +317,30 @@ static int srun_become(const char *srun, char *name, const struct answer *answer
 /* Ask and obey; returns 0 where srun shall go on as it is, else its exit code, -1 for 0. */
 static int srun_plan(const struct planner *planner, char *words[], int command_at)
 {
+	/* as it was when srun started, which has added to it since then, as have other plugins */
+	__attribute__((cleanup(cleanup_texts))) char **environment = texts_read("/proc/self/environ");
 	CLEANUP_FREE char *text = NULL;
 	struct answer answer = {0};
 	char srun[PATH_MAX];
 	const ssize_t length = readlink("/proc/self/exe", srun, sizeof srun - 1);
 	int code;
 
-	if (length < 0) {
-		slurm_error("chlaunch: can't find srun: %s", strerror(errno));
+	if (environment == NULL || length < 0) {
+		slurm_error("chlaunch: can't read /proc/self: %s", strerror(errno));
 		return EXIT_OURS;
 	}
 	srun[length] = '\0';
-	code = planner_ask(planner, srun, words, command_at, &answer);
+	code = planner_ask(planner, srun, words, command_at, environment, &answer);
 	text = answer.text;
 	if (code != 0)
 		return code;
-	if (answer.length > 4 && answer.text[answer.length - 1] == '\0') {
+	if (answer.length > 0 && answer.text[answer.length - 1] == '\0') {
 		if (strcmp(text, "stay") == 0)
 			return 0;
 		if (strcmp(text, "stop") == 0)
 			return -1;
 		if (strcmp(text, "run") == 0)
-			return srun_become(srun, words[0], &answer, sizeof "run");
+			return srun_become(srun, words[0], &answer, sizeof "run", environment);
 	}
 	slurm_error("chlaunch: %s gave no answer; is it of this plugin's release?", planner->path);
 	return EXIT_OURS;
@@ -322,8 +349,7 @@ static int srun_plan(const struct planner *planner, char *words[], int command_a
 static int srun_look(int count, char *arguments[])
 {
 	struct planner planner = {.seconds = DEADLINE_SECONDS};
-	CLEANUP_FREE char **words = words_read();
-	CLEANUP_FREE char *text = words ? words[0] : NULL;
+	__attribute__((cleanup(cleanup_texts))) char **words = texts_read("/proc/self/cmdline");
 	/* getopt_long(3) stopped at the command; of a line with several steps, only for the first we know
 	 * where */
 	const int command_at = state.calls++ == 0 ? optind : 0;
@@ -348,12 +374,11 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char *arguments[])
 {
 	int code;
 
-	(void)spank;
 	unsetenv(MARK); /* all copies have looked; it is not for the tasks */
 	if (!state.active || state.settled)
 		return 0;
 	if (spank_context() == S_CTX_ALLOCATOR)
-		return options_pass_down();
+		return options_pass_down(spank);
 	code = srun_look(count, arguments);
 	if (code != 0)
 		_exit(code < 0 ? 0 : code); /* srun itself would end with its own code */
