@@ -358,5 +358,5 @@ def _unopened(word: str, storage: str, error: OSError) -> ImageError:
         )
     return ImageError(
         f"can't find image: {word} (nor in storage: {storage}): {why}",
-        "an image is a path, or a name in storage (see --ch-storage); ch-launch takes the last word before `--`",
+        "give a path, or a name in storage (see --ch-storage); ch-launch takes the last word before `--`",
     )

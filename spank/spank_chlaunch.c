@@ -281,14 +281,24 @@ static int planner_configure(int count, char *arguments[], struct planner *plann
 	return 0;
 }
 
-/* Add the mark for this process, and take out the image that Slurm would care for: it is among the words. */
+/* The defaults of the job have done their work, and Slurm would care for a container of its own. */
+static const char *const spent[] = {"SLURM_CONTAINER=", "SLURM_SPANK_CHLAUNCH_"};
+
+static bool is_spent(const char *variable)
+{
+	for (size_t i = 0; i < sizeof spent / sizeof *spent; i++)
+		if (strncmp(variable, spent[i], strlen(spent[i])) == 0)
+			return true;
+	return false;
+}
+
+/* Take out what is spent, and add the mark for this process. */
 static int environment_change(char *environment[])
 {
-	static const char CONTAINER[] = "SLURM_CONTAINER=";
 	size_t kept = 0;
 
 	for (size_t i = 0; environment[i] != NULL; i++)
-		if (strncmp(environment[i], CONTAINER, sizeof CONTAINER - 1) != 0)
+		if (!is_spent(environment[i]))
 			environment[kept++] = environment[i];
 	environment[kept + 1] = NULL;
 	return asprintf(&environment[kept], "%s=%d", MARK, getpid()) < 0 ? -1 : 0;

@@ -13,7 +13,7 @@ from chlaunch.cli import shared
 from chlaunch.errors import ExecError, UsageError
 from chlaunch.launch import prepare
 from chlaunch.launch.grammar import USAGE, Words
-from chlaunch.launch.options import OPTIONS, Option, Settings
+from chlaunch.launch.options import OPTIONS, Option
 from chlaunch.launch.plan import Plan
 
 NAME = "ch-launch"

@@ -47,7 +47,7 @@ def show(name: str, plan: Plan, settings: Settings) -> None:
     """Say what was asked for of the plan, and what the user should hear in any case."""
     dry = settings.is_on("dry-run")
     if settings.is_on("json"):
-        print(_json(plan), file=sys.stdout if dry else sys.stderr)  # noqa: T201  what was asked for
+        print(_json(plan), file=sys.stdout if dry else sys.stderr)
     elif settings.is_on("explain"):
         for row in plan.reasons:
             say(name, f"{row.value}: {row.reason} [{row.origin}]")

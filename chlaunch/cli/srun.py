@@ -1,10 +1,10 @@
 """The planner of the SPANK plugin: ``python -I -m chlaunch.cli.srun SRUN COMMAND_AT WORD...``.
 
-SRUN is the path of the srun that asks, COMMAND_AT the place of the first command's name among its WORDs, which
-are all but its own name; 0 if that is not known. What srun shall become goes to file descriptor 3, each word
-with a NUL after it: ``run`` and the new words, ``stay`` where there is nothing of ours to do, ``stop`` where all
-was done. It is used where the exit code is 0; otherwise srun ends with that code, and what was wrong has been
-said.
+SRUN is the path of the srun that asks, COMMAND_AT the place of the first command's name among its WORDs,
+which are all but its own name; 0 if that is not known. What srun shall become goes to file descriptor 3, each
+word with a NUL after it: ``run`` and the new words, ``stay`` where there is nothing of ours to do, ``stop``
+where all was done. It is used where the exit code is 0; otherwise srun ends with that code, and what was wrong
+has been said.
 """
 
 import os
@@ -86,7 +86,8 @@ def image_of(step: Step, srun: str, environment: Mapping[str, str]) -> str | Non
         theirs = None
     if ours and ours.value != NONE and theirs:
         raise UsageError(
-            f"two images: --ch-image={ours.value} and --container={theirs.value}", "they mean the same; give one"
+            f"two images: --ch-image={ours.value} and --container={theirs.value}",
+            "they mean the same; give one",
         )
     said = ours or theirs
     if said:
@@ -113,8 +114,8 @@ def _inherited(step: Step, srun: str, environment: Mapping[str, str]) -> str | N
         return ours or None
     if ours and ours != theirs:
         raise UsageError(
-            f"two images: CHLAUNCH_IMAGE is {ours}, and SLURM_CONTAINER, of the job's --container, is {theirs}",
-            "unset one of them, or say --ch-image",
+            f"two images: CHLAUNCH_IMAGE is {ours}, and SLURM_CONTAINER is {theirs}",
+            "the second is of the job's --container; unset one of them, or say --ch-image",
         )
     return theirs
 
@@ -140,9 +141,7 @@ def _words(
     kept = tuple(option for option in step.options if option.name != "container")
     launcher = (*_job_name(step, environment), *_others(kept), *_spelled_out(step, environment))
     given = {**_given(step), "image": image, "launcher": "srun"}
-    plan, settings = prepare.prepare(
-        Words((), launcher, None, step.command), given, environment, plugin=srun
-    )
+    plan, settings = prepare.prepare(Words((), launcher, None, step.command), given, environment, plugin=srun)
     shared.show(NAME, plan, settings)
     return None if settings.is_on("dry-run") else plan.argv[1:]
 
@@ -155,12 +154,7 @@ def _check_alone(step: Step) -> None:
 
 
 def _given(step: Step) -> dict[str, object]:
-    """Return our options as prepare() takes them: by name; texts, lists of them, or yes and no.
-
-    Raises:
-        UsageError: one of them has no value, or is for another command.
-
-    """
+    """Return our options as prepare() takes them: by name; texts, lists of them, or yes and no."""
     given: dict[str, object] = {}
     for option in step.options:
         if not option.is_ours:
@@ -170,8 +164,6 @@ def _given(step: Step) -> dict[str, object]:
             given[name.removeprefix("no-")] = False
             continue
         row = options.BY_NAME[name]
-        if row.door == "ch-launch":
-            raise UsageError(f"--ch-{name} is only for ch-launch", f"write ch-launch --ch-{name}=...")
         value = _value(row, option)
         given[name] = [*_list(given.get(name)), value] if row.kind == "list" else value
     return given
@@ -221,7 +213,7 @@ def _spelled_out(step: Step, environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def _write(*words: str) -> int:
     """Write the answer; return the exit code."""
-    with open(ANSWER_FD, "wb", closefd=True) as file:  # noqa: PTH123  a descriptor
+    with open(ANSWER_FD, "wb", closefd=True) as file:
         file.write(b"".join(os.fsencode(word) + b"\0" for word in words))
     return 0
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from chlaunch import slurm
+from chlaunch.errors import ExecError
 from chlaunch.launch import (
     cache,
     contents,
@@ -19,6 +21,7 @@ from chlaunch.launch import (
     wireup,
 )
 from chlaunch.launch.grammar import Words
+from chlaunch.launch.image import Asked, Image
 from chlaunch.launch.options import Settings
 from chlaunch.launch.plan import Plan, Request
 from chlaunch.rootfs import open_image, storage_directory
@@ -74,7 +77,29 @@ def prepare(
         here = replace(here, starter=starter.starter(here.mpirun))
     asked = contents.asked(settings, words.command, here, found)
     image = cache.inspect(rootfs, flavour.load(), asked, environment)
+    if plugin is not None:
+        _check_command(words, settings, asked, image)
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)
     offer = slurm.offer(here.srun, with_version=wireup.asks_version(image)) if asks and here.srun else None
     return plan.plan(request, here, found, image, offer), settings
+
+
+def _check_command(words: Words, settings: Settings, asked: Asked, image: Image) -> None:
+    """Raise ExecError for a command that ranks will not find: one line now, instead of one from each.
+
+    Only where that is sure: a name without a slash, searched for in places that are the same on the nodes.
+    """
+    if image.unseen or image.command or image.scripts or "/" in words.command[0]:
+        return
+    if any(word.startswith(("--export", "--task-prolog")) for word in words.launcher):
+        return
+    kinds = ("bind", "bind-ro", "bind-try")
+    if any(":" in str(setting.value) for kind in kinds for setting in settings.all(kind)):
+        return
+    places = asked.variables.get("PATH", "").split(":")
+    if all(Path(place).is_dir() or not place.startswith(asked.shown) for place in places):
+        raise ExecError(
+            f"command not found in the image: {words.command[0]}",
+            "give its path in the container; does the image have it?",
+        )

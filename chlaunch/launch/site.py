@@ -272,7 +272,7 @@ def _bases(document: Document) -> list[_File]:
 
 
 def _check_owner(path: Path) -> None:
-    """Raise ConfigError where others than root and the user can change a file; ours are as good as our code."""
+    """Raise ConfigError where others than root and the user can change a file; ours are as good as code."""
     status = path.stat()
     if path.parent == _directory().resolve():
         return

@@ -10,28 +10,31 @@ from dataclasses import dataclass
 from chlaunch.errors import UsageError
 from chlaunch.launch.options import OPTIONS
 
-# srun's options that take no word after them: flags, and those whose value must be attached. Of Slurm 20.11 to
-# 25.11 (srun(1), slurm_opt.c); the others take one.
-ALONE = frozenset(
-    "async bcast compress contiguous debugger-test disable-status exact exclusive external get-user-env help hold "
-    "immediate interactive join kill-on-bad-exit label launch-cmd multi-prog nice no-allocate no-kill no-rotate "
-    "overcommit overlap oversubscribe preserve-env preserve-slurm-env propagate pty quiet quit-on-interrupt reboot "
-    "resv-ports send-libs share spread-job stepmgr test-only unbuffered usage use-min-nodes verbose version "
-    "wait-for-children whole x11".split()
-)
-VALUED = frozenset(
-    "accel-bind account acctg-freq bb bbf bcast-exclude begin chdir cluster cluster-constraint clusters comment "
-    "constraint consolidate-segments container container-id core-spec cores-per-socket cpu-bind cpu-freq cpu_bind "
-    "cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution epilog error exclude export "
-    "extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres "
-    "gres-flags het-group hint input job-name jobid licenses mail-type mail-user max-exit-timeout mcs-label mem "
-    "mem-bind mem-per-cpu mem-per-gpu mem_bind mincores mincpus minsockets minthreads mpi msg-timeout network "
-    "nodefile nodelist nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket "
-    "ntasks-per-tres open-mode output pack-group partition power prefer priority profile prolog qos relative "
-    "reservation resources segment signal slurmd-debug sockets-per-node spank-job-env switches task-epilog "
-    "task-prolog tasks-per-node thread-spec threads threads-per-core time time-min tmp topology "
-    "tree-width treewidth tres-bind tres-per-job tres-per-task uid wait wckey".split()
-)
+# srun's options that take no word after them, which are flags and those whose value must be attached, and those
+# that take one. Of Slurm 20.11 to 25.11: srun(1), slurm_opt.c.
+_ALONE = """
+    async bcast compress contiguous debugger-test disable-status exact exclusive external
+    get-user-env help hold immediate interactive join kill-on-bad-exit label launch-cmd multi-prog
+    nice no-allocate no-kill no-rotate overcommit overlap oversubscribe preserve-env
+    preserve-slurm-env propagate pty quiet quit-on-interrupt reboot resv-ports send-libs share
+    spread-job stepmgr test-only unbuffered usage use-min-nodes verbose version wait-for-children
+    whole x11
+"""
+_VALUED = """
+    accel-bind account acctg-freq bb bbf bcast-exclude begin chdir cluster cluster-constraint
+    clusters comment consolidate-segments constraint container container-id core-spec
+    cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline delay-boot
+    dependency distribution epilog error exclude export extra extra-node-info gid gpu-bind gpu-freq
+    gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags het-group hint input job-name
+    jobid licenses mail-type mail-user max-exit-timeout mcs-label mem mem-bind mem-per-cpu
+    mem-per-gpu mem_bind mincores mincpus minsockets minthreads mpi msg-timeout network nodefile
+    nodelist nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket
+    ntasks-per-tres open-mode output pack-group partition power prefer priority profile prolog qos
+    relative reservation resources segment signal slurmd-debug sockets-per-node spank-job-env
+    switches task-epilog task-prolog tasks-per-node thread-spec threads threads-per-core time
+    time-min tmp topology tree-width treewidth tres-bind tres-per-job tres-per-task uid wait wckey
+"""
+ALONE, VALUED = frozenset(_ALONE.split()), frozenset(_VALUED.split())
 
 # The short ones that take none, or only an attached one (slurm_opt.c); the others take one.
 SHORT_ALONE = "EhHjklOQRsuvVXZ"
@@ -84,7 +87,7 @@ def steps(words: list[str], command_at: int = 0) -> list[Step]:
         that it may be another one.
 
     """
-    found = []
+    found: list[Step] = []
     start = 0
     while start < len(words) or not found:
         options, begin = _options(words, start, command_at if start == 0 else 0)
@@ -105,7 +108,7 @@ def _options(words: list[str], start: int, command_at: int) -> tuple[list[Option
         if len(word) < 2 or not word.startswith("-"):  # noqa: PLR2004  a dash alone is no option
             _check_end(options, word, command_at)
             return options, at
-        found = list(_long(words, at) if word.startswith("--") else _short(words, at))
+        found = list(_long(words, at, command_at) if word.startswith("--") else _short(words, at))
         options.extend(found)
         at += max(len(option.words) for option in found)
     return options, at
@@ -123,12 +126,18 @@ def _check_end(options: list[Option], word: str, command_at: int) -> None:
         )
 
 
-def _long(words: list[str], at: int) -> Iterator[Option]:
-    """Give the long option at words[at]."""
+def _long(words: list[str], at: int, command_at: int) -> Iterator[Option]:
+    """Give the long option at words[at].
+
+    One that we don't know is another plugin's: what stands before the command and is no option is its value.
+    """
     text, equals, value = words[at].removeprefix("--").partition("=")
     name = _in_full(text, words[at])
-    follows = not equals and at + 1 < len(words) and (name in VALUED or name in _FOLLOWED)
-    if follows:
+    unknown = name not in ALONE | VALUED | _OURS
+    follows = name in VALUED | _FOLLOWED or (
+        unknown and at + 1 < command_at and not words[at + 1].startswith("-")
+    )
+    if follows and not equals and at + 1 < len(words):
         yield Option(name, words[at + 1], (words[at], words[at + 1]))
     else:
         yield Option(name, value if equals else None, (words[at],))
@@ -146,7 +155,9 @@ def _in_full(text: str, word: str) -> str:
         return text
     near = sorted(name for name in known if name.startswith(text))
     if len(near) > 1 and any(name in _OURS or name in WANTED for name in near):
-        raise UsageError(f"{word} may stand for {' or '.join('--' + name for name in near)}", "write it in full")
+        raise UsageError(
+            f"{word} may stand for {' or '.join('--' + name for name in near)}", "write it in full"
+        )
     return near[0] if near else text
 
 
@@ -164,4 +175,3 @@ def _short(words: list[str], at: int) -> Iterator[Option]:
         else:
             yield Option(name, words[at + 1] if at + 1 < len(words) else "", tuple(words[at : at + 2]))
         return
-
