@@ -51,7 +51,6 @@ static struct {
 	bool allow_root;
 	int calls;
 	size_t count;
-	size_t opted_out;
 	char *values[ROWS];
 } state;
 
@@ -75,7 +74,6 @@ static int option_given(int index, const char *text, int remote)
 	if (remote)
 		return 0;
 	state.count++;
-	state.opted_out += strcmp(row->variable, IMAGE) == 0 && strcmp(value, NONE) == 0;
 	state.allow_root |= strcmp(row->name, "ch-allow-root") == 0;
 	if (row->kind != OPTIONAL && *value == '\0') {
 		slurm_error("--%s is empty", row->name);
@@ -238,15 +236,11 @@ static bool is_inherited(void)
 /* Whether the planner is to be asked. command_at: where the command is among words, 0 if not known. */
 static bool is_wanted(char *const words[], int command_at)
 {
-	bool several = false;
-
-	for (int i = 1; words[i] != NULL; i++) {
-		several |= strcmp(words[i], ":") == 0;
-		if ((command_at == 0 || i < command_at) && strncmp(words[i], "--conta", 7) == 0)
+	for (int i = 1; words[i] != NULL && (command_at == 0 || i < command_at); i++)
+		if (strncmp(words[i], "--conta", 7) == 0)
 			return true;
-	}
 	if (state.count > 0)
-		return several || state.count > state.opted_out;
+		return true;
 	return is_inherited() && command_at > 0 && words[command_at] != NULL &&
 	       !is_one_of_hosts(words[command_at]);
 }

@@ -3,7 +3,7 @@
 SRUN is the path of the srun that asks, COMMAND_AT the place of the first command's name among its WORDs,
 which are all but its own name; 0 if that is not known. What srun shall become goes to file descriptor 3, each
 word with a NUL after it: ``run`` and the new words, ``stay`` where there is nothing of ours to do, ``stop``
-where all was done. It is used where the exit code is 0; otherwise srun ends with that code, and what was wrong
+where all was done. It counts where the exit code is 0; otherwise srun ends with that code, and what was wrong
 has been said.
 """
 

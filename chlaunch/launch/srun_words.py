@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from chlaunch.errors import UsageError
 from chlaunch.launch.options import OPTIONS
 
-# srun's options that take no word after them, which are flags and those whose value must be attached, and those
-# that take one. Of Slurm 20.11 to 25.11: srun(1), slurm_opt.c.
+# srun's options that take no word after them, which are flags and those whose value must be attached; and
+# those that take one. Of Slurm 20.11 to 25.11: srun(1), slurm_opt.c.
 _ALONE = """
     async bcast compress contiguous debugger-test disable-status exact exclusive external
     get-user-env help hold immediate interactive join kill-on-bad-exit label launch-cmd multi-prog

@@ -49,8 +49,8 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerType=sched/builtin
-SchedulerParameters=sched_interval=1,sched_min_interval=1
+SchedulerType=sched/{scheduler}
+SchedulerParameters=sched_interval=1,sched_min_interval=1,bf_interval=1
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
@@ -65,16 +65,22 @@ class Cluster:
     """A login node and nodes n1, n2, …; a context manager. Commands run on the login node by default."""
 
     def __init__(
-        self, nodes: int = 2, cpus: int = 128, reveal: Iterable[Path] = (), plugstack: str = ""
+        self,
+        nodes: int = 2,
+        cpus: int = 128,
+        reveal: Iterable[Path] = (),
+        plugstack: str = "",
+        scheduler: str = "builtin",
     ) -> None:
         """Plan a cluster on which users can read the checkout and the directories in `reveal`.
 
-        plugstack: the text of plugstack.conf; empty for none.
+        plugstack: the text of plugstack.conf; empty for none. scheduler: backfill, for heterogeneous jobs.
         """
         self.machine = Machine(reveal=reveal)
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
         self.plugstack = plugstack
+        self.scheduler = scheduler
         self._nodes = {name: Space(name, self.machine.users) for name in self.node_names}
 
     def __enter__(self) -> Self:
@@ -181,6 +187,7 @@ class Cluster:
             login_address=LOGIN_ADDRESS,
             log=self._log,
             cpus=self.cpus,
+            scheduler=self.scheduler,
             nodes="\n".join(f"NodeName={name} NodeAddr={self._address(name)}" for name in self.node_names),
         )
         (etc / "slurm/slurm.conf").write_text(conf)

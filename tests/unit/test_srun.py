@@ -79,7 +79,7 @@ def test_of_unknown_options_srun_knows_whether_they_have_a_value() -> None:
 
 
 def test_steps_between_colons() -> None:
-    one, two = steps("-n1 --ch-image=a app --ch-x : -n2 -l other :".split(), 2)
+    one, two = steps(["-n1", "--ch-image=a", "app", "--ch-x", ":", "-n2", "-l", "other", ":"], 2)
     assert (names(one), one.command) == ([("n", "1"), ("ch-image", "a")], ("app", "--ch-x"))
     assert (names(two), two.command) == ([("n", "2"), ("l", None)], ("other",))
 
@@ -162,7 +162,9 @@ def shell(tmp_path: Path) -> Path:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Return variables with a Slurm and a ch-run."""
-    (tmp_path / "slurm.conf").write_text("ClusterName=x\nSlurmctldHost=localhost\nPlugStackConfig=/dev/null\n")
+    (tmp_path / "slurm.conf").write_text(
+        "ClusterName=x\nSlurmctldHost=localhost\nPlugStackConfig=/dev/null\n"
+    )
     ch_run = tmp_path / "ch-run"
     ch_run.touch(mode=0o755)
     return {"SLURM_CONF": str(tmp_path / "slurm.conf"), "CHLAUNCH_CH_RUN": str(ch_run)}
