@@ -111,9 +111,11 @@ static int answer_read(int fd, long deadline, struct answer *answer)
 		if (room - answer->length < BUFSIZ) {
 			char *more = realloc(answer->text, room += room + 2 * BUFSIZ);
 
-			if (more == NULL || room > ANSWER_MAX)
+			if (more == NULL)
 				return ENOMEM;
 			answer->text = more;
+			if (room > ANSWER_MAX)
+				return EFBIG;
 		}
 		got = read(fd, answer->text + answer->length, room - answer->length);
 		if (got < 0 && errno != EINTR)
