@@ -97,7 +97,7 @@ def test_batch_script(slurm: Cluster, image_tiny: Path) -> None:
         f"--ch-image={image_tiny} --ch-bind=/usr:/mnt --ch-bind /usr:/srv",
         WHERE_LINE,
         f"srun {WHERE_LINE}",
-        "srun -n1 sh -c 'ls -d /mnt/bin /srv/bin; env | grep -E \"SPANK|CHLAUNCH|CONTAINER\"'",
+        "srun -n1 sh -c 'ls -d /mnt/bin /srv/bin; env | grep -E \"SPANK|CHLAUNCH|CONTAINER\"; true'",
         f"srun -n1 --ch-image=none {WHERE_LINE}",
         f"CHLAUNCH_IMAGE=none srun -n1 {WHERE_LINE}",
         "env | grep SPANK_OPTION",
@@ -105,7 +105,6 @@ def test_batch_script(slurm: Cluster, image_tiny: Path) -> None:
     )
     assert said.splitlines() == [
         *["host", "inside", "inside", "/mnt/bin", "/srv/bin"],
-        "srun: error: n1: task 0: Exited with exit code 1",  # of the last grep, which found none
         *["host", "host", "sleep", "batch"],
     ]
 
