@@ -54,6 +54,9 @@ static const struct row rows[] = {
 	{"ch-debug", FLAG, "CHLAUNCH_DEBUG", NULL, "where something fails, show where in the program"},
 	{"ch-allow-root", FLAG, "CHLAUNCH_ALLOW_ROOT", NULL, "let root do this too"},
 };
+
+/* Globs: see HOST_COMMANDS in chlaunch/launch/srun_words.py. */
+static const char *const host_commands[] = {"ch-run", "orted", "prted", "hydra_*proxy", "pmi_proxy"};
 /* clang-format on */
 
 #endif

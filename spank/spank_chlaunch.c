@@ -38,18 +38,11 @@ static const char PASSED_DOWN[] = "SLURM_SPANK_";
 static const char IMAGE[] = "CHLAUNCH_IMAGE";
 static const char NONE[] = "none";
 
-/*
- * Commands that an inherited image is not for: the daemons of host launchers, whose ranks enter images by
- * themselves, and our own ch-run, with which the planning is done already.
- */
-static const char *const host_commands[] = {"ch-run", "orted", "prted", "hydra_*proxy", "pmi_proxy"};
-
 /* What Slurm has read of our options, in order. */
 static struct {
 	bool active;
 	bool settled;
 	bool allow_root;
-	int calls;
 	size_t count;
 	char *values[ROWS];
 } state;
@@ -236,13 +229,26 @@ static bool is_inherited(void)
 /* Whether the planner is to be asked. command_at: where the command is among words, 0 if not known. */
 static bool is_wanted(char *const words[], int command_at)
 {
+	if (state.count > 0)
+		return true;
 	for (int i = 1; words[i] != NULL && (command_at == 0 || i < command_at); i++)
 		if (strncmp(words[i], "--conta", 7) == 0)
 			return true;
-	if (state.count > 0)
-		return true;
-	return is_inherited() && command_at > 0 && words[command_at] != NULL &&
-	       !is_one_of_hosts(words[command_at]);
+	return is_inherited() && (command_at == 0 || !is_one_of_hosts(words[command_at]));
+}
+
+/*
+ * Where the command is among words, by getopt_long(3), which stopped there; 0 if that is not known: of a line
+ * with several steps it is the place in one of them, and which one is another in each release of Slurm.
+ */
+static int command_find(char *const words[])
+{
+	int count = 0;
+
+	for (; words[count] != NULL; count++)
+		if (strcmp(words[count], ":") == 0)
+			return 0;
+	return optind < count ? optind : 0;
 }
 
 static bool may_root(void)
@@ -360,14 +366,13 @@ static int srun_look(int count, char *arguments[])
 {
 	struct planner planner = {.seconds = DEADLINE_SECONDS};
 	__attribute__((cleanup(cleanup_texts))) char **words = texts_read("/proc/self/cmdline");
-	/* getopt_long(3) stopped at the command; of a line with several steps, only for the first we know
-	 * where */
-	const int command_at = state.calls++ == 0 ? optind : 0;
+	int command_at;
 
 	if (words == NULL) {
 		slurm_error("chlaunch: can't read /proc/self/cmdline: %s", strerror(errno));
 		return EXIT_OURS;
 	}
+	command_at = command_find(words);
 	if (!is_wanted(words, command_at))
 		return 0;
 	if (!may_root()) {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Print spank/options.h: what the plugin registers, from the one table of options. make docs writes it."""
+"""Print spank/options.h: what the plugin registers and leaves alone, from our tables; for make docs."""
 
 import json
 
 from chlaunch.launch.options import OPTIONS, Option
+from chlaunch.launch.srun_words import HOST_COMMANDS
 
 HEAD = """\
 /* The plugin's options, one row each; written by table.py from chlaunch/launch/options.py: make docs. */
@@ -28,6 +29,9 @@ static const struct row rows[] = {
 
 TAIL = """\
 };
+
+/* Globs: see HOST_COMMANDS in chlaunch/launch/srun_words.py. */
+static const char *const host_commands[] = {%s};
 /* clang-format on */
 
 #endif
@@ -51,7 +55,7 @@ def rows(option: Option) -> list[str]:
 def header() -> str:
     """Return the text of options.h."""
     lines = [f"\t{row},\n" for option in OPTIONS if option.door != "ch-launch" for row in rows(option)]
-    return HEAD + "".join(lines) + TAIL
+    return HEAD + "".join(lines) + TAIL % ", ".join(map(json.dumps, HOST_COMMANDS))
 
 
 if __name__ == "__main__":

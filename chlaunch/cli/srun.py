@@ -104,7 +104,7 @@ def is_sites_own(srun: str, environment: Mapping[str, str]) -> bool:
 def _inherited(step: Step, srun: str, environment: Mapping[str, str]) -> str | None:
     """Return the image that the job or the user's variables name; None where they don't."""
     # By this srun salloc starts its shell (LaunchParameters=use_interactive_step): that is the job's script.
-    if step.last("interactive") or not step.command:
+    if step.last("interactive") or step.is_hosts:
         return None
     ours = environment.get(options.BY_NAME["image"].variable)
     theirs = environment.get("SLURM_CONTAINER")

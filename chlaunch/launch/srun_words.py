@@ -6,6 +6,7 @@ getopt_long(3), which stops at the first word that is no option, in every part b
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from chlaunch.errors import UsageError
 from chlaunch.launch.options import OPTIONS
@@ -44,6 +45,10 @@ SHORT_NAMES = {"D": "chdir", "J": "job-name"}
 # Those that a step's plan depends on.
 WANTED = ("bcast", "chdir", "container", "interactive", "job-name", "mpi", "multi-prog")
 
+# Commands that an inherited image is not for: the daemons of host launchers, whose ranks enter images by
+# themselves, and our own ch-run, with which the planning is done already. Globs.
+HOST_COMMANDS = ("ch-run", "orted", "prted", "hydra_*proxy", "pmi_proxy")
+
 _FOLLOWED = {f"ch-{option.name}" for option in OPTIONS if option.kind in ("value", "list")}
 _OURS = frozenset(
     {f"ch-{option.name}" for option in OPTIONS}
@@ -71,6 +76,12 @@ class Step:
 
     options: tuple[Option, ...]
     command: tuple[str, ...]
+
+    @property
+    def is_hosts(self) -> bool:
+        """Say whether its command is one of HOST_COMMANDS, or it has none."""
+        name = self.command[0].rpartition("/")[2] if self.command else ""
+        return not name or any(fnmatchcase(name, pattern) for pattern in HOST_COMMANDS)
 
     def last(self, name: str) -> Option | None:
         """Return the option of that name that holds; None if it was not given."""

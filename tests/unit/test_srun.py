@@ -113,6 +113,9 @@ def test_which_image(tmp_path: Path) -> None:
     assert image(step(), {**contained, "CHLAUNCH_IMAGE": "none"}) is None
     assert image(step(("interactive", None)), inherited) is None
     assert image(step(command=()), inherited) is None
+    for command in ("/x/ch-run", "orted", "prted", "hydra_bstrap_proxy", "hydra_pmi_proxy", "pmi_proxy"):
+        assert image(step(command=(command, "x")), inherited) is None
+        assert image(step(("ch-image", "x"), command=(command,)), inherited) == "x"
     with pytest.raises(UsageError, match="two images"):
         image(step(("ch-image", "x"), ("container", "y")), environment)
     with pytest.raises(UsageError, match="two images"):
