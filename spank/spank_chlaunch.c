@@ -131,9 +131,12 @@ static int option_pass_down(const struct row *row, const char *value)
 	CLEANUP_FREE char *text = NULL, *lasting = NULL;
 	const char *before = row->kind == LIST ? getenv(row->variable) : NULL;
 
-	if ((before != NULL && list_append(&text, before) < 0) || list_append(&text, value) < 0 ||
-	    asprintf(&lasting, "%s%s", PASSED_DOWN, row->variable) < 0)
+	if ((before != NULL && list_append(&text, before) < 0) || list_append(&text, value) < 0)
 		return -1;
+	if (asprintf(&lasting, "%s%s", PASSED_DOWN, row->variable) < 0) {
+		lasting = NULL;
+		return -1;
+	}
 	return setenv(row->variable, text, 1) < 0 || setenv(lasting, text, 1) < 0 ? -1 : 0;
 }
 

@@ -149,6 +149,13 @@ def test_loaded_twice(site: Site, image_tiny: Path) -> None:
         assert "CHLAUNCH" not in job.stdout
 
 
+def test_where_ended_children_are_not_waited_for(site: Site, image_tiny: Path) -> None:
+    for image, code, said in ((str(image_tiny), 0, "found\n"), ("/not/there", 31, "")):
+        script = f"trap '' CHLD; exec srun -n1 --ch-image={image} sh -c 'echo found'"
+        job = site.cluster.run(["bash", "-c", script], env=site.write(plugin.line()))
+        assert (job.returncode, job.stdout) == (code, said), job.stderr
+
+
 def test_optional_is_enough(site: Site) -> None:
     plugstack = plugin.line().replace("required", "optional")
     job = site.srun("-n1", "--ch-image=/not/there", "hostname", plugstack=plugstack)
