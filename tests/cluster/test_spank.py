@@ -144,16 +144,14 @@ def test_sallocs_own_shell_is_on_the_host(slurm: Cluster, image_tiny: Path) -> N
     conf = slurm.outside("/etc/slurm/slurm.conf").read_text()
     lines = "PlugStackConfig=/etc/slurm/plugstack.conf\nLaunchParameters=use_interactive_step\n"
     slurm.outside("/home/alice/interactive.conf").write_text(conf + lines)
-    typed = f"hostname; {WHERE_LINE}; srun --overlap -n1 {WHERE_LINE}; exit\n"
-    slurm.outside("/home/alice/typed").write_text(typed)
+    shell = slurm.outside("/home/alice/shell")
+    lines = f"exec >$HOME/shell.out; hostname; {WHERE_LINE}; srun --overlap -n1 {WHERE_LINE} </dev/null"
+    shell.write_text(f"#!/bin/sh\n{lines}\n")
+    shell.chmod(0o755)
     salloc = f"salloc -Q -n1 --ch-image={image_tiny}"
-    variables = {"SLURM_CONF": "/home/alice/interactive.conf", "SHELL": "/bin/sh"}
-    job = slurm.run(f"script -qec {shlex.quote(salloc)} /dev/null <typed", env=variables)
-    assert [line for line in job.stdout.splitlines() if line in ("n1", "host", "inside")] == [
-        "n1",
-        "host",
-        "inside",
-    ]
+    line = f"script -qec 'SHELL=$HOME/shell {salloc}' /dev/null"
+    slurm.run(line, env={"SLURM_CONF": "/home/alice/interactive.conf"}, check=True)
+    assert slurm.run("cat shell.out").stdout.split() == ["n1", "host", "inside"]
 
 
 def test_a_host_mpirun_in_a_job_with_an_image(slurm: Cluster, image_ompi4: Path, ch_run: Path) -> None:
