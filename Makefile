@@ -3,7 +3,7 @@
 # Not the python3 on PATH if it can be helped: a venv on top of root's own Python is closed to other users.
 PYTHON  := $(firstword $(wildcard /usr/bin/python3) python3)
 SCRIPTS := .ci/run plugins/epilog $(wildcard tests/*.sh tests/*/*.sh)
-C_FILES := $(wildcard chlaunch/runtime/*.[ch] tests/*.[ch] tests/*/*.[ch])
+C_FILES := $(wildcard chlaunch/runtime/*.[ch] spank/*.[ch] tests/*.[ch] tests/*/*.[ch])
 PAGES   := $(wildcard docs/*.1 docs/*.5 docs/*.7)
 BUILT   := .venv/.built
 
@@ -22,7 +22,7 @@ help:
 	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
-	@echo 'make docs    docs/chlaunch-errors.7 anew, from what ch-run and chlaunch/ailments say'
+	@echo 'make docs    docs/chlaunch-errors.7 and spank/options.h anew, from the tables they are made of'
 	@echo 'make man     the manual pages as HTML, in build/man'
 	@echo 'make clean   remove .venv and build; the images for the tests stay in /var/cache/chlaunch-test'
 
@@ -35,8 +35,14 @@ build:
 	tests/setup.sh build
 	$(MAKE) --no-print-directory $(BUILT)
 
+# Made when Slurm's header is first seen, so that the plugin is built then. The header itself is older than the package.
+.venv/.slurm:
+	mkdir -p .venv
+	touch $@
+
 # The directory is there because a source file that has gone is a change too.
-$(BUILT): pyproject.toml CMakeLists.txt $(wildcard chlaunch/runtime chlaunch/runtime/*.[ch])
+$(BUILT): pyproject.toml CMakeLists.txt $(wildcard chlaunch/runtime chlaunch/runtime/*.[ch] spank spank/*.[ch] spank/*.map) \
+		$(if $(wildcard /usr/include/slurm/spank.h),.venv/.slurm)
 	umask 022; test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	umask 022; .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	umask 022; .venv/bin/python -m compileall -q chlaunch
@@ -96,6 +102,7 @@ bench:
 
 docs: $(BUILT)
 	.venv/bin/python docs/errors.py .venv/bin/ch-run docs/chlaunch-errors.7
+	.venv/bin/python spank/table.py >spank/options.h
 
 man:
 	tests/setup.sh lint

@@ -363,8 +363,10 @@ def _unopened(word: str, storage: str, error: OSError) -> ImageError:
             "the image must be readable, and every directory above it searchable, by you",
         )
     if word[0] in "./":
-        return ImageError(f"can't find image: {word}: {why}", "the image is the last word before `--`")
+        return ImageError(
+            f"can't find image: {word}: {why}", "ch-launch takes the last word before `--` for the image"
+        )
     return ImageError(
         f"can't find image: {word} (nor in storage: {storage}): {why}",
-        "the image is the last word before `--`: a path, or a name in storage (see --ch-storage)",
+        "give a path, or a name in storage (see --ch-storage); ch-launch takes the last word before `--`",
     )

@@ -47,6 +47,7 @@ group_cluster() {
 	need slurmctld has slurmctld
 	need slurmd has slurmd
 	need slurm-client has srun
+	need libslurm-dev test -e /usr/include/slurm/spank.h
 	pmix_packages
 	need munge has munged
 	need openmpi-bin has mpirun

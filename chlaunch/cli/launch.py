@@ -13,7 +13,7 @@ from chlaunch.cli import shared
 from chlaunch.errors import ExecError, UsageError
 from chlaunch.launch import prepare
 from chlaunch.launch.grammar import USAGE, Words
-from chlaunch.launch.options import OPTIONS, Option, Settings
+from chlaunch.launch.options import OPTIONS, Option
 from chlaunch.launch.plan import Plan
 
 NAME = "ch-launch"
@@ -57,23 +57,10 @@ def launch(words: list[str], environment: Mapping[str, str]) -> int:
     if asked.text("trace") and not asked.is_on("dry-run"):
         traced(asked.text("trace"), parts, given, environment)
     plan, settings = prepare.prepare(parts, given, environment)
-    show(plan, settings)
+    shared.show(NAME, plan, settings)
     if settings.is_on("dry-run"):
-        if not settings.is_on("json"):
-            click.echo(os.fsencode(plan.line()))  # words need not be UTF-8
         return 0
     return become(plan, environment)
-
-
-def show(plan: Plan, settings: Settings) -> None:
-    """Say what was asked for of the plan, and what the user should hear in any case."""
-    if settings.is_on("json"):
-        click.echo(_json(plan), err=not settings.is_on("dry-run"))
-    elif settings.is_on("explain"):
-        for row in plan.reasons:
-            shared.say(NAME, f"{row.value}: {row.reason} [{row.origin}]")
-    for note in plan.notes:
-        shared.say(NAME, f"warning: {note}")
 
 
 def become(plan: Plan, environment: Mapping[str, str]) -> int:
@@ -102,7 +89,7 @@ def traced(file: str, parts: Words, given: Mapping[str, object], environment: Ma
     taken = trace.begin(file)
     try:
         plan, settings = prepare.prepare(parts, given, environment, taken.address)
-        show(plan, settings)
+        shared.show(NAME, plan, settings)
         with child.signals_held() as mask:
             thread = trace.listen(taken)
             launched = trace.now()
@@ -174,7 +161,7 @@ def command() -> click.Command:
         NAME,
         help=HELP,
         epilog=EPILOG,
-        params=[*(_parameter(option) for option in OPTIONS), version],
+        params=[*(_parameter(option) for option in OPTIONS if option.door != "srun"), version],
         options_metavar=USAGE.removeprefix(NAME).strip(),
         context_settings={"max_content_width": 100},
     )
@@ -210,17 +197,3 @@ def _version() -> str:
         return metadata.version("chlaunch")
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def _json(plan: Plan) -> str:
-    """Return the plan as one JSON object."""
-    import json  # noqa: PLC0415  only with --ch-json
-
-    return json.dumps(
-        {
-            "argv": plan.argv,
-            "environment": dict(plan.environment),
-            "reasons": [{"what": row.value, "why": row.reason, "origin": row.origin} for row in plan.reasons],
-            "notes": plan.notes,
-        }
-    )

@@ -61,8 +61,8 @@ class Context:
     trace: str | None = None
 
 
-def read(environment: Mapping[str, str]) -> Context:
-    """Return the facts, from the environment and a few looks at files.
+def read(environment: Mapping[str, str], srun: str | None = None) -> Context:
+    """Return the facts, from the environment and a few looks at files. srun: the one that asks, if one does.
 
     Raises:
         NativeError: our ch-run is not installed.
@@ -70,7 +70,7 @@ def read(environment: Mapping[str, str]) -> Context:
     """
     place, world = where(environment)
     search_path = environment.get("PATH", os.defpath)
-    srun = shutil.which("srun", path=search_path)
+    srun = srun or shutil.which("srun", path=search_path)
     mpirun = shutil.which("mpirun", path=search_path) or shutil.which("mpiexec", path=search_path)
     home = environment.get("HOME", "")
     configuration = slurm.configuration(srun, environment) if srun else None

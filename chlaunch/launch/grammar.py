@@ -99,6 +99,8 @@ def _check_ours(ours: tuple[str, ...]) -> None:
         option = BY_NAME.get(name)
         if option is None and name not in SWITCHED_OFF:
             raise UsageError(f"unknown option {word}", _nearest(name))
+        if option is not None and option.door == "srun":
+            raise UsageError(f"{word} is srun's, where the plugin is installed", "leave it out")
         if option is not None and not equals and option.kind in ("value", "list"):
             raise UsageError(f"{word} needs a value", f"write {word}={option.metavar}")
 

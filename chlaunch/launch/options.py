@@ -1,7 +1,8 @@
 """The one table of what ch-launch takes.
 
 From it come the options of the command line (``--ch-NAME``), their twins in the environment
-(``CHLAUNCH_NAME``), and the keys of ``[options]`` in configuration files.
+(``CHLAUNCH_NAME``), the keys of ``[options]`` in configuration files, and what the SPANK plugin registers
+(``spank/table.py``).
 """
 
 import re
@@ -30,7 +31,7 @@ class Option:
     ``flag`` is on where it is given; a ``switch`` also has the form --ch-no-NAME; a ``value`` is one text; an
     ``optional`` one stands for its ``alone`` where no value is given, and can be ``no``; a ``list`` adds up.
     ``native``: it is ch-run's own option of that name. ``configurable``: it may stand in a file. ``form``:
-    what a value must look like, and how to say that.
+    what a value must look like, and how to say that. ``door``: where alone it may be given, if not at both.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Option:
     choices: tuple[str, ...] = ()
     form: tuple[str, str] | None = None
     alone: str = ""
+    door: Literal["", "ch-launch", "srun"] = ""
 
     @property
     def variable(self) -> str:
@@ -62,6 +64,7 @@ OPTIONS = (
         "start ranks with srun, the host's mpirun, or the image's (guest)",
         "NAME",
         choices=("auto", "srun", "mpirun", "guest"),
+        door="ch-launch",
     ),
     Option(
         "mpi",
@@ -185,8 +188,10 @@ OPTIONS = (
         "write where the time of the launch went: Chrome's trace events, and a picture beside them",
         "FILE",
         configurable=False,
+        door="ch-launch",
     ),
     Option("debug", "flag", "where something fails, show where in the program", configurable=False),
+    Option("allow-root", "flag", "let root do this too", configurable=False, door="srun"),
 )
 
 BY_NAME = {option.name: option for option in OPTIONS}

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from chlaunch import slurm
+from chlaunch.errors import ExecError
 from chlaunch.launch import (
     cache,
     contents,
@@ -19,6 +21,7 @@ from chlaunch.launch import (
     wireup,
 )
 from chlaunch.launch.grammar import Words
+from chlaunch.launch.image import Asked, Image
 from chlaunch.launch.options import Settings
 from chlaunch.launch.plan import Plan, Request
 from chlaunch.rootfs import open_image, storage_directory
@@ -45,11 +48,16 @@ def asked_here(given: Mapping[str, object], environment: Mapping[str, str]) -> S
 
 
 def prepare(
-    words: Words, given: Mapping[str, object], environment: Mapping[str, str], trace: str | None = None
+    words: Words,
+    given: Mapping[str, object],
+    environment: Mapping[str, str],
+    trace: str | None = None,
+    plugin: str | None = None,
 ) -> tuple[Plan, Settings]:
     """Return the plan for a command line, and all settings. given: what click made of the words of ours.
 
-    trace: where the times of this launch are listened for, if they are.
+    trace: where the times of this launch are listened for, if they are. plugin: the path of the srun whose
+    plugin asks; then a configuration file must be the user's own or root's.
 
     Raises:
         ChlaunchError: any of the family; see the functions called.
@@ -58,12 +66,12 @@ def prepare(
     said = options.from_command_line(given)
     twins = options.from_environment(environment)
     named = options.merge(twins, said).text("site") or None
-    found = site.load(environment, named)
+    found = site.load(environment, named, guarded=plugin is not None)
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
     rootfs = open_image(word, storage_directory(settings.text("storage"), environment))
     here = replace(
-        context.read(environment), devices=devices.gather(settings, environment, rootfs), trace=trace
+        context.read(environment, plugin), devices=devices.gather(settings, environment, rootfs), trace=trace
     )
     if launchers.may_ask_mpirun(settings, here) and here.mpirun:
         here = replace(here, starter=starter.starter(here.mpirun))
@@ -71,7 +79,29 @@ def prepare(
     place = grammar.value_of(words.launcher, tuple(names))
     asked = contents.asked(settings, words.command, here, found, place)
     image = cache.inspect(rootfs, flavour.load(), asked, environment)
+    if plugin is not None:
+        _check_command(words, settings, asked, image)
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)
     offer = slurm.offer(here.srun, with_version=wireup.asks_version(image)) if asks and here.srun else None
     return plan.plan(request, here, found, image, offer), settings
+
+
+def _check_command(words: Words, settings: Settings, asked: Asked, image: Image) -> None:
+    """Raise ExecError for a command that ranks will not find: one line now, instead of one from each.
+
+    Only where that is sure: a name without a slash, searched for in places that are the same on the nodes.
+    """
+    if image.unseen or image.command or image.scripts or "/" in words.command[0]:
+        return
+    if any(word.startswith(("--export", "--task-prolog")) for word in words.launcher):
+        return
+    kinds = ("bind", "bind-ro", "bind-try")
+    if any(":" in str(setting.value) for kind in kinds for setting in settings.all(kind)):
+        return
+    places = asked.variables.get("PATH", "").split(":")
+    if all(Path(place).is_dir() or not place.startswith(asked.shown) for place in places):
+        raise ExecError(
+            f"command not found in the image: {words.command[0]}",
+            "give its path in the container; does the image have it?",
+        )

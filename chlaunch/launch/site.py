@@ -1,6 +1,8 @@
 """Site configurations: ours, the site's and the user's, checked, merged; every value remembers its file."""
 
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,14 +131,16 @@ class Site:
     trees: tuple[Tree, ...] = ()
 
 
-def load(environment: Mapping[str, str], site_file: str | None) -> Site:
+def load(environment: Mapping[str, str], site_file: str | None, *, guarded: bool = False) -> Site:
     """Return what our generic file, the site's (site_file if named, else SITE_FILE) and the user's say.
 
-    site_file is a path, or the name of one of ours. Before each file come those that it builds on.
+    site_file is a path, or the name of one of ours. Before each file come those that it builds on. guarded:
+    a file that others than root and the user can change is not read.
 
     Raises:
         ConfigError: one is not readable, not TOML, or says what SECTIONS does not have; the named one is
-        missing; or a base is none of ours, is missing, named twice, or builds on the file itself.
+        missing; a base is none of ours, is missing, named twice, or builds on the file itself; or others can
+        change one of guarded files.
 
     """
     files = [(_ours(GENERIC), options.OURS)]
@@ -150,6 +154,8 @@ def load(environment: Mapping[str, str], site_file: str | None) -> Site:
     found: dict[Path, tuple[Document, int]] = {}
     for file, strength in files:
         _gather(file, strength, (), found)
+    for place in found if guarded else ():
+        _check_owner(place)
     return merge(list(found.values()))
 
 
@@ -263,6 +269,19 @@ def _bases(document: Document) -> list[_File]:
         if name.startswith("/") and not Path(name).is_file():
             raise ConfigError(f"{where}: base {name} is no file")
     return [_File(Path(name), name) if name.startswith("/") else _ours(name) for name in names]
+
+
+def _check_owner(path: Path) -> None:
+    """Raise ConfigError where others than root and the user can change a file; ours are as good as code."""
+    status = path.stat()
+    if path.parent == _directory().resolve():
+        return
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{path}: not read, because it is neither yours nor root's", "make a copy of your own of it"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"{path}: not read, because others can change it", f"chmod go-w {path}")
 
 
 def _checked(file: _File) -> Document:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rows_files import bench_file, bench_file_crowd, bench_growth, bench_memory, bench_python
 from rows_mpi import bench_messages
+from rows_spank import bench_spank
 from stopwatch import CHECKOUT, OURS, PEER, TOOLS, TRUE, Bench, Row, alternate, compare
 
 from cluster import Cluster  # isort: skip  stopwatch says where it is
@@ -225,6 +226,7 @@ def main() -> int:
         bench = Bench(cluster, str(image("tiny")))
         rows = [*bench_entry(bench), *bench_crowd(bench), *bench_srun(bench), *bench_plan(bench)]
         rows += bench_trace(bench)
+        rows += bench_spank(bench)
         rows += [*bench_file(bench), *bench_file_crowd(bench), *bench_growth(bench), *bench_memory(bench)]
         rows += bench_python(bench, str(image("ompi4")))
         rows += bench_messages(bench, str(image("wheels")))

@@ -50,7 +50,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/builtin
-SchedulerParameters=sched_interval=1,sched_min_interval=1
+SchedulerParameters=sched_interval=1,sched_min_interval=1,bf_interval=1
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
