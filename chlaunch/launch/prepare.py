@@ -92,7 +92,7 @@ def _check_command(words: Words, settings: Settings, asked: Asked, image: Image)
 
     Only where that is sure: a name without a slash, searched for in places that are the same on the nodes.
     """
-    if image.unseen or image.command or image.scripts or "/" in words.command[0]:
+    if image.unseen or image.command or image.files or "/" in words.command[0]:
         return
     if any(word.startswith(("--export", "--task-prolog")) for word in words.launcher):
         return
@@ -100,7 +100,8 @@ def _check_command(words: Words, settings: Settings, asked: Asked, image: Image)
     if any(":" in str(setting.value) for kind in kinds for setting in settings.all(kind)):
         return
     places = asked.variables.get("PATH", "").split(":")
-    if all(Path(place).is_dir() or not place.startswith(asked.shown) for place in places):
+    shown = tuple(target for target, _ in asked.shown)
+    if all(Path(place).is_dir() or not place.startswith(shown) for place in places):
         raise ExecError(
             f"command not found in the image: {words.command[0]}",
             "give its path in the container; does the image have it?",
