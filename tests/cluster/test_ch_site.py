@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,28 @@ def test_slurm_takes_what_is_installed(cluster: Cluster) -> None:
     finally:
         cluster.root(None, "umount /var/lib; rm -rf /etc/slurm/lib /etc/slurm/plugstack.conf")
     assert "PBS_JOBID=" not in cluster.run(["srun", "-n1", "env"], check=True).stdout
+
+
+def test_after_installing_srun_runs_images(cluster: Cluster, image_ompi5: Path) -> None:
+    shutil.copy(CHECKOUT / "chlaunch/probe.py", cluster.outside("/home/alice/probe.py"))
+    probe = ["python3", "probe.py", "--expect=4", "--require-cma"]
+    even = ["-N2", "-n4", "--ntasks-per-node=2"]
+    cluster.root(None, "mount -t tmpfs -o mode=755 tmpfs /var/lib")
+    try:
+        cluster.root(None, [CH_SITE, "install", "--plugin-dir", "/etc/slurm/lib"])
+        for door in ("--ch-image", "--container"):
+            job = cluster.run(["srun", *even, f"{door}={image_ompi5}", *probe])
+            assert (job.returncode, job.stdout.count("finalize ok")) == (0, 4), job.stdout + job.stderr
+        script = ["#!/bin/sh", f"#SBATCH {' '.join(even)}", f"#SBATCH --ch-image={image_ompi5}"]
+        lines = [*script, f"srun {' '.join(probe)}", ""]
+        cluster.outside("/home/alice/job.sh").write_text("\n".join(lines))
+        cluster.run(["sbatch", "--quiet", "--wait", "--output=job.out", "job.sh"])
+        assert cluster.run("cat job.out").stdout.count("finalize ok") == 4
+        cluster.root(None, [CH_SITE, "uninstall"])
+    finally:
+        cluster.root(
+            None, "umount /var/lib; rm -rf /etc/slurm/lib /etc/slurm/plugstack.conf /etc/slurm/epilog.d"
+        )
 
 
 def test_only_root_writes_to_etc(cluster: Cluster) -> None:
