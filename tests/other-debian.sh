@@ -14,6 +14,7 @@ cache=$(dirname "$root")
 exec 9<"$root"
 flock --nonblock 9 || { echo "other-debian: waiting for another run in $root" >&2; flock 9; }
 
+chmod 700 "$root/root" # in an image all is open
 # How this host reaches mirrors: apt's proxies, pip's files, certificates, names.
 apt-config dump | grep -E '^Acquire::https?::' >"$root/etc/apt/apt.conf.d/90host" || true
 for path in /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" "$HOME/.pip" /usr/local/share/ca-certificates \

@@ -73,7 +73,7 @@ def test_a_container_that_nobody_runs(plain: Cluster, command: str) -> None:
 
 
 def test_lines_without_containers_pass(plain: Cluster) -> None:
-    job = plain.run("srun -N2 -n4 --mpi=pmix hostname && sbatch --wrap=true && salloc --quiet -n2 true")
+    job = plain.run("srun -N2 -n4 --mpi=pmi2 hostname && sbatch --wrap=true && salloc --quiet -n2 true")
     assert job.returncode == 0
     assert "lua" not in job.stderr
 
