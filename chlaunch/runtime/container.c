@@ -125,6 +125,8 @@ int container_enter(const struct container *container, struct failure *failure)
 {
 	struct environment_text *texts = calloc(container->variable_count + 1, sizeof *texts);
 	struct trace trace = trace_begin(container->trace);
+	/* asked before the container's environment, from which ch-launch takes it away */
+	const bool hints_silenced = getenv("CHLAUNCH_NO_HINTS") != NULL;
 	struct command_file file = {.fd = -1};
 	bool first = false, served = false, hints;
 	char **words;
@@ -142,7 +144,7 @@ int container_enter(const struct container *container, struct failure *failure)
 	words = command_words(container, failure);
 	if (words == NULL)
 		return died_check(failure);
-	hints = hints_wanted(first, failure);
+	hints = !hints_silenced && hints_wanted(first, failure);
 	if (hints || served)
 		execute_find(words[0], &file);
 	if (hints)

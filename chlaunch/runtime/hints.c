@@ -1,4 +1,4 @@
-/* Hints, said once per job. $CHLAUNCH_NO_HINTS silences all. */
+/* Hints, said once per job. */
 #include "hints.h"
 
 #include <errno.h>
@@ -70,7 +70,7 @@ static bool has_rights(const struct command_file *file)
 
 bool hints_wanted(bool first, const struct failure *failure)
 {
-	return failure->hint != NULL && getenv("CHLAUNCH_NO_HINTS") == NULL && is_spokesman(first);
+	return failure->hint != NULL && is_spokesman(first);
 }
 
 void hints_give(const struct container *container, char *const *words, const struct command_file *file,

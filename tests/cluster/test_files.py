@@ -100,7 +100,9 @@ def test_two_nodes(cluster: Cluster, ch_run: Path, squashfs: str) -> None:
 @pytest.mark.pmix
 def test_mpi_from_a_file(cluster: Cluster, ch_launch: Path, squashfs_mpi: str) -> None:
     """The main job, from an image file: one world, big messages by cross-memory attach."""
-    cluster.run(["cp", str(ch_launch.parents[2] / "chlaunch/probe.py"), "."], check=True)
+    cluster.run(
+        ["cp", "--remove-destination", str(ch_launch.parents[2] / "chlaunch/probe.py"), "."], check=True
+    )
     words = ["-N2", "-n4", "--ntasks-per-node=2", "--mpi=pmix", squashfs_mpi, "--"]
     probe = ["python3", "probe.py", "--expect=4", "--require-cma"]
     result = cluster.run([str(ch_launch), *words, *probe], timeout=120)

@@ -140,4 +140,6 @@ def test_hint_for_programs_that_write(runtime: Runtime) -> None:
         assert "hint" not in runtime(*words, image, "--", "nginx").stderr
     for name, value in (("CHLAUNCH_NO_HINTS", "1"), ("SLURM_PROCID", "3"), ("PMIX_RANK", "3")):
         assert "hint" not in runtime(image, "--", "nginx", env={name: value}).stderr
+    silenced = runtime("--unset-env=CHLAUNCH_*", image, "--", "nginx", env={"CHLAUNCH_NO_HINTS": "1"})
+    assert "hint" not in silenced.stderr
     assert "hint" not in runtime(image, "--", "true").stderr
