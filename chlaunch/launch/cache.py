@@ -101,10 +101,11 @@ def _keep(entry: Path, view: View, image: Image) -> None:
     import tempfile  # noqa: PLC0415  only when there is something new
 
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=entry.parent, delete=False) as file:
-        json.dump({"image": _plain(image), "stamps": stamps}, file)
-    Path(file.name).replace(entry)
-    entries = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    text = json.dumps({"image": _plain(image), "stamps": stamps})
+    with tempfile.TemporaryDirectory(dir=entry.parent) as draft:  # a full disk leaves nothing
+        Path(draft, "entry").write_text(text)
+        Path(draft, "entry").replace(entry)
+    entries = sorted(entry.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
     for old in entries[:-ENTRIES_MAX]:
         old.unlink(missing_ok=True)
 

@@ -17,7 +17,6 @@ TRUSTED = ("/lib/*-linux-*", "/usr/lib/*-linux-*", "/lib64", "/usr/lib64", "/lib
 TRUSTED_MUSL = ("/lib", "/usr/local/lib", "/usr/lib")
 
 INCLUDES_MAX = 100
-DIRECTORIES_MAX = 1000
 
 
 def headers(view: View, path: str) -> Elf | None:
@@ -64,8 +63,7 @@ def configured(view: View) -> tuple[str, ...]:
                 todo.extend(expand(view, tuple(globs)))
             else:
                 found.extend(word.partition("=")[0] for word in words)
-    told = dict.fromkeys(path for path in (*musl, *found) if path.startswith("/"))
-    return tuple(told)[:DIRECTORIES_MAX]
+    return tuple(dict.fromkeys(path for path in (*musl, *found) if path.startswith("/")))
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,71 @@
-"""What a program in a container sees: the image, and some of the host."""
+"""What a program in a container sees: the image, and some of the host; how much is looked at has an end."""
 
-from dataclasses import dataclass
-from typing import BinaryIO
+import os
+from dataclasses import dataclass, field
+from typing import BinaryIO, Self, cast
 
+from chlaunch.errors import ImageError
 from chlaunch.rootfs import LINKS_MAX, Rootfs
 
 NAMES_MAX = 1000
+
+# What a look at one image may cost. Five MPIs in one take 0.3 GB; an image made to waste time would take
+# days: a header can say that there are 4,000,000,000 of something.
+BYTES_MAX = 4 << 30
+
+# What a read and a look for a path cost, in bytes that could have been read in their time.
+READ_BYTES, LOOK_BYTES = 2 << 10, 64 << 10
+
+
+@dataclass
+class Budget:
+    """How much has been spent."""
+
+    spent: int = 0
+
+    def spend(self, amount: int) -> None:
+        """Spend bytes.
+
+        Raises:
+            ImageError: it is too much.
+
+        """
+        self.spent += amount
+        if self.spent > BYTES_MAX:
+            raise ImageError(
+                "the image takes too long to look into: it names or holds more than programs do",
+                "if you trust it: ch-run enters it without a look",
+            )
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A file of which every read is paid for: what is needed of a BinaryIO here."""
+
+    file: BinaryIO
+    budget: Budget
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        data = self.file.read(size)
+        self.budget.spend(READ_BYTES + len(data))
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self.file.tell()
+
+    def __enter__(self) -> Self:
+        """Return the file, to be closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.file.close()
 
 
 @dataclass(frozen=True)
@@ -18,6 +78,7 @@ class View:
 
     image: Rootfs
     shown: tuple[tuple[str, str], ...] = ()
+    budget: Budget = field(default_factory=Budget, compare=False)
 
     def there(self, path: str) -> tuple[Rootfs, str]:
         """Return where the files at an absolute path are; links are not followed."""
@@ -59,7 +120,8 @@ class View:
     def open(self, path: str) -> BinaryIO | None:
         """Open the file at path; None if there is none that can be read."""
         rootfs, on = self._at(path)
-        return rootfs.open(on)
+        file = rootfs.open(on)
+        return None if file is None else cast("BinaryIO", Metered(file, self.budget))
 
     def is_file(self, path: str) -> bool:
         """Say whether there is a regular file at path."""
@@ -78,4 +140,5 @@ class View:
 
     def _at(self, path: str) -> tuple[Rootfs, str]:
         """Return where the files at path are, links followed as far as they lead anywhere."""
+        self.budget.spend(LOOK_BYTES)
         return self.there((self.locate(path) or path) if self.shown else path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,6 @@ from chlaunch.launch.inspect import inspect
 from chlaunch.launch.loader import expand
 from chlaunch.launch.view import View
 from chlaunch.rootfs import Rootfs, open_image, storage_directory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_links_stay_inside(tmp_path: Path) -> None:
@@ -198,6 +197,44 @@ def test_a_link_from_the_home_into_the_image(tmp_path: Path) -> None:
     (home / "loop").symlink_to("/home/alice/loop")
     assert view.locate("/home/alice/loop") is None
     assert not view.is_file("/home/alice/nothing")
+
+
+def sparse_elf(path: Path, **header: int) -> None:
+    """Make an ELF file of 1 TiB of nothing whose header says so much of something."""
+    elf = bytearray(Path("/bin/true").resolve().read_bytes()[:4096])
+    for at, size, value in ((56, 2, header.get("segments")), (60, 2, header.get("sections"))):
+        if value is not None:
+            elf[at : at + size] = value.to_bytes(size, "little")
+    first = 8192
+    elf[32:48] = first.to_bytes(8, "little") * 2  # e_phoff and e_shoff
+    path.write_bytes(elf)
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+        file.seek(first + 32)
+        file.write((1 << 32).to_bytes(8, "little"))  # sh_size of section 0: the number of sections
+        file.seek(first + 44)
+        file.write((0xFFFFFFFF).to_bytes(4, "little"))  # sh_info of it: the number of segments
+
+
+@pytest.mark.parametrize("header", [{"segments": 0xFFFF}, {"sections": 0}])
+def test_a_header_that_promises_too_much(image: Path, header: dict[str, int]) -> None:
+    sparse_elf(image / "usr/lib/x86_64-linux-gnu/openmpi/lib/libmpi.so.40.30.4", **header)
+    sparse_elf(image / "usr/bin/app", **header)
+    start = time.monotonic()
+    with suppress(ImageError):  # "takes too long"
+        inspect(Rootfs(str(image)), flavour.load(), Asked(("/usr/bin/app",)))
+    assert time.monotonic() - start < 60
+
+
+def test_directories_without_end(image: Path) -> None:
+    (image / "etc/ld.so.conf.d").mkdir()
+    (image / "etc/ld.so.conf").write_text("include ld.so.conf.d/*\n")
+    for file in range(25):
+        lines = "".join(f"/opt/{file}/{number}\n" for number in range(90_000))
+        (image / f"etc/ld.so.conf.d/{file}").write_text(lines)
+    shutil.copy("/bin/ls", image / "usr/bin/app")
+    with pytest.raises(ImageError, match="takes too long to look into"):
+        inspect(Rootfs(str(image)), flavour.load(), Asked(("/usr/bin/app",)))
 
 
 def test_what_is_built_in(tmp_path: Path) -> None:
