@@ -7,6 +7,8 @@
     ├── ConfigError      64   a configuration file does; says file and line
     ├── RefusedError      2   nothing fits: refused before anything was launched
     ├── ImageError       31   an image is missing or is not one
+    ├── StorageError     31   ch-image's storage can't be used: not ours, full, of another version
+    ├── RegistryError    31   a registry refused, broke off, or said what makes no sense
     ├── NativeError      31   our own ch-run is missing or does not work
     ├── SlurmError       31   a question to Slurm got no usable answer
     ├── CdiError         31   a CDI device is missing, its file is broken, or it needs what no user may do
@@ -68,6 +70,14 @@ class RefusedError(ChlaunchError):
 
 class ImageError(ChlaunchError):
     """An image is missing or is not one."""
+
+
+class StorageError(ChlaunchError):
+    """ch-image's storage can't be used: not ours, full, of another version."""
+
+
+class RegistryError(ChlaunchError):
+    """A registry refused, broke off, or said what makes no sense."""
 
 
 class NativeError(ChlaunchError):
