@@ -1,0 +1,110 @@
+"""Images as one directory, where layers can't be stacked.
+
+Where overlays can't be mounted (before Linux 5.11; file systems without user.* attributes, such as NFS before
+5.9; more layers than fit a mount), each layer's files are moved onto what lies below.
+"""
+
+import os
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from chlaunch.image.removal import remove_tree
+from chlaunch.image.unpack import Unpacked
+
+# Of one overlay: the kernel takes 500 (OVL_MAX_STACK), ours comes on top.
+LAYERS_MOST = 499
+SECONDS_MOST = 10
+
+# Relative to the directory it is tried in. What it says on stderr is the kernel's reason.
+TRIAL = "cd -- $0 && mkdir a b m && mount -t overlay -o userxattr,lowerdir=a:b,ro none m"
+
+
+def reason(work: Path, layers: int) -> str:
+    """Return why layers can't be stacked in the file system of an empty directory; empty if they can."""
+    if layers > LAYERS_MOST:
+        return f"it has {layers} layers, and the kernel stacks {LAYERS_MOST}"
+    try:
+        os.mknod(work / "whiteout", stat.S_IFCHR, 0)
+    except OSError as error:
+        return f"its file system has no whiteouts ({os.strerror(error.errno or 0)})"
+    try:
+        os.setxattr(work, "user.overlay.opaque", b"y")
+        os.removexattr(work, "user.overlay.opaque")
+    except OSError as error:
+        return f"its file system has no user attributes ({os.strerror(error.errno or 0)})"
+    return _refusal(work)
+
+
+def _refusal(work: Path) -> str:
+    """Return why the kernel does not let a user mount an overlay; empty if it does."""
+    try:
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", TRIAL, work],  # noqa: S607  util-linux
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS_MOST,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"unshare: {error}"
+    if done.returncode == 0:
+        return ""
+    words = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"users can't mount overlays here ({words[0] if words else done.returncode})"
+
+
+def put_upon(tree: Path, layer: Path, unpacked: Unpacked) -> None:
+    """Move a layer's files onto a tree, and remove there what the layer says is gone.
+
+    layer: unpacked without overlay's marks; afterwards nothing of it is left but directories.
+    """
+    for name in unpacked.whiteouts:
+        _remove(_below(tree, name))
+    for name in unpacked.opaque:
+        there = _below(tree, name)
+        if there is not None and there.is_dir() and not there.is_symlink():
+            for entry in list(there.iterdir()):
+                _remove(entry)
+    _merge(tree, layer)
+
+
+def _merge(tree: Path, layer: Path) -> None:
+    """Move what is in a directory into another, which gets its mode and times too."""
+    status = layer.lstat()
+    with os.scandir(layer) as entries:
+        found = list(entries)
+    for entry in found:
+        there = tree / entry.name
+        directory = entry.is_dir(follow_symlinks=False)
+        if directory and there.is_dir() and not there.is_symlink():
+            _merge(there, layer / entry.name)
+            continue
+        _remove(there)
+        os.rename(entry.path, there)  # noqa: PTH104  of names just read
+    tree.chmod(stat.S_IMODE(status.st_mode))
+    os.utime(tree, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _below(tree: Path, name: str) -> Path | None:
+    """Return where name is in a tree of ours; None if the way leads over a link or is none."""
+    path = tree
+    parts: Sequence[str] = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or not parts:
+        return path if not parts else None
+    for part in parts[:-1]:
+        path /= part
+        if path.is_symlink() or not path.is_dir():
+            return None
+    return path / parts[-1]
+
+
+def _remove(path: Path | None) -> None:
+    """Remove what is there, if anything is."""
+    if path is None:
+        return
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""Locks on files (flock(2)), which the kernel lets go when their holder ends, however it ends."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chlaunch.errors import StorageError
+
+# Seconds. A look costs one system call; waiting in the kernel could not be interrupted in a thread.
+LOOK_EVERY = 0.05
+SAY_AFTER = 1.0
+
+# What a holder writes into the file: a PID and where it is one.
+HOLDER_MOST = 200
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def held(
+    path: Path, why: str, say: Say, *, shared: bool = False, deadline: float | None = None
+) -> Iterator[bool]:
+    """Hold a lock on the file at path, which is made if it is not there; False if the deadline passed first.
+
+    why: what others who wait are told, a phrase such as "downloading sha256:12ab". say: is told once whom
+    this waits for. deadline: seconds to wait; without one it waits as long as the holder lives.
+
+    Raises:
+        StorageError: the file can't be made or opened.
+
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StorageError(f"can't open lock: {path}: {os.strerror(error.errno or 0)}") from error
+    try:
+        got = _wait(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, say, deadline)
+        if got and not shared:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, {why}\n".encode(), 0)
+        yield got
+    finally:
+        os.close(descriptor)
+
+
+def is_free(path: Path) -> bool:
+    """Say whether nobody holds a lock on the file at path; that it is not there counts as free."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    try:
+        return _take(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, kind: int, say: Say, deadline: float | None) -> bool:
+    """Take a lock; False if it can't be had before the deadline."""
+    begun = time.monotonic()
+    said = False
+    while not _take(descriptor, kind):
+        waited = time.monotonic() - begun
+        if deadline is not None and waited >= deadline:
+            return False
+        if not said and waited >= SAY_AFTER:
+            holder = os.pread(descriptor, HOLDER_MOST, 0).decode(errors="replace").partition("\n")[0]
+            say(f"waiting for {holder if holder.isprintable() and holder else 'another command'}")
+            said = True
+        time.sleep(LOOK_EVERY)
+    return True
+
+
+def _take(descriptor: int, kind: int) -> bool:
+    """Take a lock if nobody else has it."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

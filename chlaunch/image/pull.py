@@ -1,0 +1,364 @@
+"""From anywhere into storage: find the image for a platform, get the layers that are not there, keep it."""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chlaunch.errors import ImageError, StorageError
+from chlaunch.image import flatten, top
+from chlaunch.image.events import Events
+from chlaunch.image.manifest import (
+    CONFIG_MOST,
+    Config,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+    Source,
+    digest_of,
+    host_platform,
+    parse,
+    parse_config,
+    select,
+)
+from chlaunch.image.store import Layer, Record, Store, StoredImage
+from chlaunch.image.unpack import Limits, Unpacked, settle, unpack
+
+# Layers at once. More would not make two processors faster, and registries count connections.
+JOBS = 4
+
+READ_SIZE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which image. name: what it will be called in storage. what: a tag or digest at the source.
+
+    reference: where it comes from, in full, as it is kept and shown. platform: None where any will do. last:
+    of how many layers, counted from the lowest, it shall be made; None for all.
+    """
+
+    name: str
+    reference: str
+    what: str
+    platform: Platform | None = field(default_factory=host_platform)
+    last: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image at its source."""
+
+    manifest: Manifest
+    config: Config
+
+    @property
+    def layers(self) -> list[tuple[Descriptor, str]]:
+        """Return blobs and diff IDs, the lowest first."""
+        return list(zip(self.manifest.layers, self.config.diff_ids, strict=True))
+
+
+def find_manifest(source: Source, what: str, platform: Platform | None, shown: str) -> Manifest:
+    """Return the manifest for a platform; for None that of the first image of an index.
+
+    Raises:
+        ImageError: there is none, or it is damaged.
+        RegistryError: the source failed.
+
+    """
+    raw, kind = source.manifest(what)
+    parsed = parse(raw, kind, shown)
+    for _ in range(2):  # an index of indexes
+        if isinstance(parsed, Manifest):
+            return parsed
+        chosen = _any(parsed, shown) if platform is None else select(parsed, platform, shown)
+        raw, kind = source.manifest(chosen.digest)
+        if digest_of(raw) != chosen.digest:
+            raise ImageError(
+                f"{shown}: its manifest is not {chosen.digest}", "the source is damaged: try again"
+            )
+        parsed = parse(raw, kind or chosen.media_type, shown)
+    if isinstance(parsed, Manifest):
+        return parsed
+    raise ImageError(f"{shown}: an index of indexes of indexes", "name the image by its digest")
+
+
+def find(source: Source, wanted: Wanted) -> Found:
+    """Return what there is for a request; nothing of it is downloaded but manifest and configuration.
+
+    Raises:
+        ImageError: there is nothing for the platform, or it is damaged.
+        RegistryError: the source failed.
+
+    """
+    manifest = find_manifest(source, wanted.what, wanted.platform, wanted.reference)
+    config = parse_config(read_blob(source, manifest.config, wanted.reference), wanted.reference)
+    if len(config.diff_ids) != len(manifest.layers):
+        raise ImageError(
+            f"{wanted.reference}: {len(manifest.layers)} layers, but {len(config.diff_ids)} diff_ids",
+            "the image is damaged, or no image of files: push it again",
+        )
+    return Found(manifest, config)
+
+
+def read_blob(source: Source, descriptor: Descriptor, shown: str) -> bytes:
+    """Return a small blob.
+
+    Raises:
+        ImageError: it is too large, or not what its digest says.
+
+    """
+    if descriptor.size > CONFIG_MOST:
+        raise ImageError(
+            f"{shown}: a configuration of {descriptor.size} bytes", "that is no image of this world"
+        )
+    with source.blob(descriptor) as stream:
+        raw = stream.read(descriptor.size + 1)
+    if digest_of(raw) != descriptor.digest:
+        raise ImageError(
+            f"{shown}: its configuration is not {descriptor.digest}", "the source is damaged: try again"
+        )
+    return raw
+
+
+def pull(store: Store, source: Source, wanted: Wanted, events: Events) -> StoredImage:
+    """Return the image in storage, with everything that was not there downloaded.
+
+    Raises:
+        ImageError: there is no such image, or it is damaged.
+        RegistryError: the source failed.
+        StorageError: storage is full or can't be written.
+
+    """
+    found = find(source, wanted)
+    check_platform(found.config, wanted, events)
+    try:
+        with store.using(events.say, f"pulling {wanted.name}"):
+            return keep(store, source, wanted, found, events)
+    except OSError as error:
+        raise full(error, store.path) from error
+
+
+def keep(store: Store, source: Source, wanted: Wanted, found: Found, events: Events) -> StoredImage:
+    """Return the image in storage, made of what was found; storage is in use by the caller."""
+    with store.work() as work:
+        (work / "trial").mkdir()
+        rows = found.layers[: wanted.last]
+        why = flatten.reason(work / "trial", len(rows))
+        fetch = Fetch(store, source, wanted, events, work)
+        if why:
+            events.warn(f"layers are copied into one directory: {why}")
+            layers = [fetch.flat(rows)]
+        else:
+            layers = fetch.stacked(rows)
+        trees = [store.tree(layer) for layer in layers]
+        ours = top.make(store, work / "top", found.config, trees)
+    record = Record(
+        wanted.reference,
+        found.manifest.digest if wanted.last is None else "",
+        str(found.config.platform),
+        time.time(),
+        tuple(layer.key for layer in layers),
+        ours.key,
+        not why and wanted.last is None,
+    )
+    dropped = _sum(layers)
+    if dropped:
+        events.say(f"left out: {dropped}")
+    return store.add_image(wanted.name, record, (*layers, ours), found.config.raw, found.manifest.raw)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Layers on their way into storage. work: a directory for what is not whole yet."""
+
+    store: Store
+    source: Source
+    wanted: Wanted
+    events: Events
+    work: Path
+
+    def stacked(self, rows: Sequence[tuple[Descriptor, str]]) -> list[Layer]:
+        """Return the layers, the lowest first, with those that are not in storage fetched, several at once."""
+        chains = chain_ids([diff_id for _, diff_id in rows])
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(JOBS))
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            futures = [
+                pool.submit(self._one, number, blob, diff_id, chain)
+                for number, ((blob, diff_id), chain) in enumerate(zip(rows, chains, strict=True))
+            ]
+            done: list[Layer] = []
+            for number, (future, chain) in enumerate(zip(futures, chains, strict=True)):
+                layer = future.result()
+                if isinstance(layer, Unpacked):
+                    below = [self.store.tree(known) for known in reversed(done)]
+                    tree = self.work / str(number)
+                    settle(tree, layer, below)
+                    layer = self.store.add_layer(tree, _layer(chain, layer))
+                done.append(layer)
+        return done
+
+    def flat(self, rows: Sequence[tuple[Descriptor, str]]) -> Layer:
+        """Return one layer that has the files of all."""
+        chain = chain_ids([diff_id for _, diff_id in rows])[-1] if rows else "none"
+        key = f"flat-{chain}"
+        known = self.store.layer(key)
+        if known is not None:
+            return known
+        tree = self.work / "flat"
+        tree.mkdir(mode=0o755)
+        size = members = 0
+        dropped: dict[str, int] = {}
+        for number, (blob, diff_id) in enumerate(rows):
+            self.download(blob)
+            unpacked = self._unpack(number, blob, diff_id, overlay=False)
+            settle(self.work / str(number), unpacked, [tree])
+            flatten.put_upon(tree, self.work / str(number), unpacked)
+            size, members = size + unpacked.size, members + unpacked.members
+            for kind, count in unpacked.dropped.items():
+                dropped[kind] = dropped.get(kind, 0) + count
+        return self.store.add_layer(tree, Layer(key, "", "", size, members, dropped))
+
+    def download(self, blob: Descriptor) -> Path:
+        """Return where a blob is in storage, downloaded and checked if it was not there."""
+        path = self.store.blob(blob.digest)
+        if not path.exists():
+            partial = self.store.partial(blob.digest)
+            with self.events.track(f"layer {_brief(blob.digest)}", blob.size) as progress:
+                fetch_blob(self.source, blob, partial, progress)
+            partial.rename(path)
+        return path
+
+    def _one(self, number: int, blob: Descriptor, diff_id: str, chain: str) -> Layer | Unpacked:
+        """Return a layer, or what was unpacked if that depends on the layers below.
+
+        It may be in storage under either key. Whoever has the claim waits for nobody.
+        """
+        key = _key(diff_id)
+        with self.store.claim(blob.digest, f"fetching layer {_brief(blob.digest)}", self.events.say):
+            known = self.store.layer(key) or self.store.layer(chain)
+            self.download(blob)
+            if known is not None:
+                return known
+            unpacked = self._unpack(number, blob, diff_id, overlay=True)
+            if unpacked.links_below or unpacked.implied:
+                return unpacked
+            return self.store.add_layer(self.work / str(number), _layer(key, unpacked))
+
+    def _unpack(self, number: int, blob: Descriptor, diff_id: str, *, overlay: bool) -> Unpacked:
+        """Unpack a blob of storage into a directory of work."""
+        tree = self.work / str(number)
+        tree.mkdir(mode=0o755)
+        shown = f"{self.wanted.reference}: layer {_brief(blob.digest)}"
+        with self.store.blob(blob.digest).open("rb") as stream:
+            unpacked = unpack(stream, tree, self.wanted.limits, overlay=overlay, shown=shown)
+        if unpacked.diff_id != diff_id:
+            raise ImageError(
+                f"{shown}: unpacked it is {unpacked.diff_id}, not {diff_id} as its configuration says",
+                "the image is damaged: push it again",
+            )
+        return unpacked
+
+
+def fetch_blob(source: Source, blob: Descriptor, path: Path, progress: object) -> None:
+    """Write a blob to a file, whose beginning may be there already.
+
+    Raises:
+        ImageError: it is not what its digest says.
+        RegistryError: the source failed.
+
+    """
+    download = getattr(source, "download", None)
+    if download is not None:  # which can go on where a connection broke
+        download(blob, path, progress)
+        return
+    sha = hashlib.sha256()
+    left = blob.size
+    with source.blob(blob) as stream, path.open("wb") as file:
+        while chunk := stream.read(min(READ_SIZE, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            sha.update(chunk)
+            file.write(chunk)
+            progress(len(chunk))  # type: ignore[operator]
+    if left or f"sha256:{sha.hexdigest()}" != blob.digest:
+        path.unlink()
+        raise ImageError(f"a blob is not what its digest says: {blob.digest}", "the source is damaged")
+
+
+def check_platform(config: Config, wanted: Wanted, events: Events) -> None:
+    """Warn of an image that was the only one there, and is for another machine.
+
+    Raises:
+        ImageError: another was asked for by name.
+
+    """
+    if wanted.platform is None or not config.platform.architecture:
+        return
+    have, want = config.platform.usual, wanted.platform.usual
+    if (have.os, have.architecture) == (want.os, want.architecture):
+        return
+    line = f"{wanted.reference}: this image is for {config.platform.os}/{config.platform}"
+    if want != host_platform().usual:
+        raise ImageError(f"{line}, not for {want}", "leave out --arch, or say --arch=yolo")
+    events.warn(f"{line}, this machine is {want}")
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """Return the keys of layers that depend on what is below them (OCI image spec, "Layer ChainID")."""
+    chain = ""
+    keys = []
+    for diff_id in diff_ids:
+        chain = digest_of(f"{chain} {diff_id}".encode()) if chain else diff_id
+        keys.append(f"chain-{chain.partition(':')[2]}")
+    return keys
+
+
+def full(error: OSError, path: Path) -> StorageError:
+    """Return the failure for an error of the file system that storage is on."""
+    why = os.strerror(error.errno or 0)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"no room in storage: {path}: {why}", "ch-image gc, or choose another place with --storage"
+        )
+    return StorageError(f"can't write storage: {error.filename or path}: {why}", "is it on a read-only disk?")
+
+
+def _key(diff_id: str) -> str:
+    """Return the key of a layer that depends on nothing."""
+    return f"layer-{diff_id.partition(':')[2]}"
+
+
+def _layer(key: str, unpacked: Unpacked) -> Layer:
+    """Return what is kept of a layer."""
+    return Layer(key, "", unpacked.diff_id, unpacked.size, unpacked.members, dict(unpacked.dropped))
+
+
+def _brief(digest: str) -> str:
+    """Return a digest for people."""
+    return digest.partition(":")[2][:12]
+
+
+def _any(index: Index, shown: str) -> Descriptor:
+    """Return the first image of an index."""
+    for row in index.manifests:
+        if row.platform is None or "unknown" not in (row.platform.os, row.platform.architecture):
+            return row
+    raise ImageError(f"{shown}: an index without an image")
+
+
+def _sum(layers: Sequence[Layer]) -> str:
+    """Return what was dropped, for people."""
+    total: Mapping[str, int] = {}
+    for layer in layers:
+        total = {kind: total.get(kind, 0) + layer.dropped.get(kind, 0) for kind in {*total, *layer.dropped}}
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(total.items()))

@@ -1,0 +1,427 @@
+"""ch-image's storage: layers that images share, and what images are made of them.
+
+::
+
+    version               of this layout
+    l/NAME/               a layer, unpacked, in overlay form: all that ch-run reads, beside images/*/layers
+    layers/KEY.json       what there is to say of it; a layer exists once this does
+    images/NAME/          layers: names in l, the lowest first; config.json manifest.json; image.json: Record
+    deleted/NAME/         likewise, until gc
+    blobs/sha256/HEX      what was downloaded or is to be uploaded; blobs/partial/HEX: the beginning of one
+    tmp/ locks/ lock      what commands at work have; tmp/X is dead when nobody holds tmp/X/lock
+    cache/                of builds
+
+Everything appears by a rename, whole, and nothing is changed afterwards, so that readers need no lock.
+Commands that add hold ``lock`` shared, so that ``gc``, which holds it alone, does not take away what they are
+about to name. A killed command leaves files that no record names, and directories in tmp: the next command
+removes those, and gc the others.
+
+Overlay form: a whiteout is a character device 0:0, which anyone may make since Linux 5.8 (mknod(2)), an opaque
+directory has user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
+"""
+
+import base64
+import ctypes
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chlaunch.errors import StorageError
+from chlaunch.image import locks
+from chlaunch.image.locks import Say
+from chlaunch.image.removal import remove_tree
+
+VERSION = 1
+DIRECTORIES = ("l", "layers", "images", "deleted", "blobs/sha256", "blobs/partial", "tmp", "locks", "cache")
+FILES = ("version", "lock")
+NAMES = frozenset((*FILES, *(name.partition("/")[0] for name in DIRECTORIES)))
+
+# What other programs' storage is known by.
+FOREIGN = (
+    ({"img", "dlcache"}, "charliecloud's storage"),
+    ({"overlay-images", "overlay-layers"}, "podman's storage"),
+    ({"oci-layout", "index.json"}, "an OCI image layout"),
+    ({"bin", "etc", "usr"}, "a root file system"),
+)
+
+# As few characters as tell a layer from the others: mount(2) reads one page of options.
+SHORT_LEAST, SHORT_MOST = 4, 16
+
+RECORD_MOST = 1 << 20
+
+# Seconds.
+MOMENT = 5
+
+# renameat2(2): both names are there at any time.
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An unpacked layer. key: by which it is found. short: its name in l. size: of its files, in bytes.
+
+    diff_id: the digest of its uncompressed archive; empty if it never was one. dropped: what its archive had
+    that nobody can have here (devices, set-id bits), and how many.
+    """
+
+    key: str
+    short: str
+    diff_id: str = ""
+    size: int = 0
+    members: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of an image. keys: of its layers, the lowest first. top: the key of the one that is ours.
+
+    reference: where it came from, in full. digest: of its manifest; empty if it has none. platform: as
+    --arch has it. made: seconds since 1970. whole: the keys are as the manifest has them; else the image is
+    one copy of all layers.
+    """
+
+    reference: str
+    digest: str
+    platform: str
+    made: float
+    keys: tuple[str, ...]
+    top: str = ""
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image in storage. name: by which ch-run knows it. layers: the lowest first, ours included."""
+
+    name: str
+    path: Path
+    record: Record
+    layers: tuple[Layer, ...]
+    trees: tuple[Path, ...]
+
+    @property
+    def config(self) -> bytes:
+        """Return its configuration, JSON; empty if it has none."""
+        return _read(self.path / "config.json")
+
+    @property
+    def manifest(self) -> bytes:
+        """Return its manifest as it was downloaded; empty if it has none."""
+        return _read(self.path / "manifest.json")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Storage that exists and has this version. path: absolute."""
+
+    path: Path
+
+    @contextmanager
+    def using(self, say: Say, why: str, *, alone: bool = False) -> Iterator[None]:
+        """Keep gc away while something is added or read; or, alone, everybody who does so."""
+        with locks.held(self.path / "lock", why, say, shared=not alone):
+            yield
+
+    @contextmanager
+    def claim(self, digest: str, why: str, say: Say) -> Iterator[None]:
+        """Be the only one who downloads and unpacks a blob. Holders must not wait for other blobs."""
+        bucket = digest.partition(":")[2][:2] or "00"
+        with locks.held(self.path / "locks" / bucket, why, say):
+            yield
+
+    @contextmanager
+    def work(self) -> Iterator[Path]:
+        """Give an empty directory that is removed afterwards, at the latest by the next command."""
+        path = Path(tempfile.mkdtemp(dir=self.path / "tmp"))
+        try:
+            with locks.held(path / "lock", "at work", _nothing):
+                (path / "work").mkdir()
+                yield path / "work"
+        finally:
+            remove_tree(path)
+
+    def sweep(self) -> None:
+        """Remove what killed commands have left in tmp."""
+        for path in (self.path / "tmp").iterdir():
+            # What is not locked yet is a moment old, its maker between two system calls.
+            if locks.is_free(path / "lock") and _age(path) > MOMENT:
+                remove_tree(path)
+
+    def blob(self, digest: str) -> Path:
+        """Return where the blob is, if it is there."""
+        return self.path / "blobs" / "sha256" / digest.partition(":")[2]
+
+    def partial(self, digest: str) -> Path:
+        """Return where the beginning of a blob is, which its claimant may go on with."""
+        return self.path / "blobs" / "partial" / digest.partition(":")[2]
+
+    def layer(self, key: str) -> Layer | None:
+        """Return the layer; None if there is none."""
+        said = _load(self.path / "layers" / f"{key}.json")
+        if said is None:
+            return None
+        layer = Layer(**said)
+        return layer if self.tree(layer).is_dir() else None
+
+    def tree(self, layer: Layer) -> Path:
+        """Return where a layer is unpacked."""
+        return self.path / "l" / layer.short
+
+    def add_layer(self, tree: Path, layer: Layer) -> Layer:
+        """Take a directory of work() in as a layer; return it with its short name. That it is there is fine.
+
+        Raises:
+            StorageError: no name could be found for it.
+
+        """
+        known = self.layer(layer.key)
+        if known is not None:
+            return known
+        for short in _shorts(layer.key):
+            place = self.path / "l" / short
+            if not place.exists():
+                try:
+                    tree.rename(place)
+                except OSError:  # somebody was faster
+                    continue
+                break
+        else:
+            raise StorageError(f"can't name layer: {layer.key}", "ch-image gc")
+        named = Layer(**{**asdict(layer), "short": short})
+        self.write(self.path / "layers" / f"{layer.key}.json", json.dumps(asdict(named)).encode())
+        return named
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file of the storage, so that it is there whole or not at all."""
+        descriptor, name = tempfile.mkstemp(dir=self.path / "tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).rename(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def image(self, name: str, area: str = "images") -> StoredImage | None:
+        """Return the image of that name; None if there is none, or it is damaged. area: images or deleted."""
+        path = self.path / area / file_name(name)
+        said = _load(path / "image.json")
+        if said is None:
+            return None
+        try:
+            record = Record(**{**said, "keys": tuple(said["keys"])})
+        except (TypeError, KeyError):
+            return None
+        layers = [self.layer(key) for key in (*record.keys, *((record.top,) if record.top else ()))]
+        found = tuple(layer for layer in layers if layer is not None)
+        if len(found) != len(layers):
+            return None
+        return StoredImage(name, path, record, found, tuple(self.tree(layer) for layer in found))
+
+    def images(self, area: str = "images") -> list[StoredImage]:
+        """Return all images, by name."""
+        names = sorted(word(path.name) for path in (self.path / area).iterdir())
+        return [image for image in (self.image(name, area) for name in names) if image is not None]
+
+    def add_image(
+        self, name: str, record: Record, layers: Sequence[Layer], config: bytes, manifest: bytes
+    ) -> StoredImage:
+        """Make an image of layers, or replace the one of that name. Layers: all, the lowest first.
+
+        Raises:
+            StorageError: it can't be written.
+
+        """
+        with self.work() as work:
+            new = work / "image"
+            new.mkdir(mode=0o755)
+            for file, content in (
+                ("layers", "".join(f"{layer.short}\n" for layer in layers).encode()),
+                ("config.json", config),
+                ("manifest.json", manifest),
+                ("image.json", json.dumps(asdict(record)).encode()),
+            ):
+                if content:
+                    self.write(new / file, content)
+            place = self.path / "images" / file_name(name)
+            replace(new, place, work / "old")
+        image = self.image(name)
+        if image is None:
+            raise StorageError(
+                f"image has gone as soon as it was made: {name}", "did another command remove it?"
+            )
+        return image
+
+
+def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
+    """Return the storage at path, made if it is not there; None if it is not and it should not be made.
+
+    Raises:
+        StorageError: it is something else, belongs to somebody else, or has a version that is not known here.
+
+    """
+    if create:
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"can't make storage directory: {path}: {os.strerror(error.errno or 0)}",
+                "choose another place with --storage or CH_IMAGE_STORAGE",
+            ) from error
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if status.st_uid != os.geteuid() and (
+        stat.S_ISLNK(status.st_mode) or path.parent.stat().st_mode & 0o1002
+    ):
+        raise StorageError(
+            f"storage directory belongs to user {status.st_uid}: {path}",
+            "anybody may make one there; choose another place with --storage or CH_IMAGE_STORAGE",
+        )
+    if not path.is_dir():
+        raise StorageError(f"storage is not a directory: {path}", "choose another place with --storage")
+    store = Store(path)
+    version = _version(path)
+    if version is None and create:
+        with locks.held(path / "lock", "making storage", say):
+            version = _version(path)
+            if version is None:
+                _adopt(store)
+                version = VERSION
+    if version is None:
+        return None
+    if version != VERSION:
+        _migrate(store, version)
+    if create:
+        store.sweep()
+    return store
+
+
+def file_name(name: str) -> str:
+    """Return an image's name as a file's (runtime/store.c)."""
+    return name.replace("/", "%").replace(":", "+")
+
+
+def word(name: str) -> str:
+    """Return a file's name as an image's."""
+    return name.replace("%", "/").replace("+", ":")
+
+
+def replace(new: Path, place: Path, old: Path) -> None:
+    """Put a directory where another may be, so that there always is one; the other is then at old.
+
+    Where renameat2(2) can't exchange two directories (NFS), there is a moment without.
+    """
+    try:
+        new.rename(place)
+    except OSError:
+        libc = ctypes.CDLL(None, use_errno=True)
+        swapped = libc.renameat2(
+            AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(place), ctypes.c_uint(RENAME_EXCHANGE)
+        )
+        if swapped != 0:
+            place.rename(old)
+            new.rename(place)
+
+
+def _version(path: Path) -> int | None:
+    """Return the version of the storage at path; None if it is none.
+
+    Raises:
+        StorageError: it is something else.
+
+    """
+    text = _read(path / "version").decode(errors="replace").strip()
+    if text.isdigit():
+        return int(text)
+    try:
+        foreign = sorted({entry.name for entry in os.scandir(path)} - NAMES)
+    except OSError as error:
+        raise StorageError(
+            f"can't read storage directory: {path}: {os.strerror(error.errno or 0)}"
+        ) from error
+    if not text and not foreign:
+        return None
+    kind = next((kind for names, kind in FOREIGN if names <= set(foreign)), "")
+    shown = ", ".join(ascii(name)[1:-1] for name in foreign[:3]) or "version"
+    raise StorageError(
+        f"storage directory is {kind or 'not ours'}: {path} (it has: {shown})",
+        "choose an empty or new directory with --storage or CH_IMAGE_STORAGE",
+    )
+
+
+def _adopt(store: Store) -> None:
+    """Make storage of a directory that is empty, or that a command was making when it was killed."""
+    try:
+        for name in DIRECTORIES:
+            (store.path / name).mkdir(parents=True, exist_ok=True)
+        store.write(store.path / "version", f"{VERSION}\n".encode())
+    except OSError as error:
+        raise StorageError(
+            f"can't make storage: {error.filename or store.path}: {os.strerror(error.errno or 0)}",
+            "choose another place with --storage or CH_IMAGE_STORAGE",
+        ) from error
+
+
+def _migrate(store: Store, version: int) -> None:
+    """Bring storage of an older version to this one: a step for each, named here once there is one.
+
+    Raises:
+        StorageError: nobody knows how.
+
+    """
+    raise StorageError(
+        f"storage has version {version}, and this chlaunch knows {VERSION}: {store.path}",
+        "use the chlaunch that made it, or another directory: --storage or CH_IMAGE_STORAGE",
+    )
+
+
+def _shorts(key: str) -> Iterator[str]:
+    """Give names for a layer, the best first."""
+    digits = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower()
+    for length in range(SHORT_LEAST, SHORT_MOST + 1):
+        yield digits[:length]
+
+
+def _read(path: Path) -> bytes:
+    """Return what a small file has; nothing if it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(RECORD_MOST * 16)
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object; None if there is none."""
+    try:
+        said = json.loads(_read(path))
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _age(path: Path) -> float:
+    """Return for how many seconds a file has been as it is; 0 if it has gone meanwhile."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def _nothing(_line: str) -> None:
+    """Say nothing."""
