@@ -49,7 +49,7 @@ def launch(words: list[str], environment: Mapping[str, str]) -> int:
         click.echo(_help())
         return 0
     if words[:1] == ["--version"]:
-        click.echo(f"{NAME} {_version()}")
+        click.echo(f"{NAME} {shared.version()}")
         return 0
     parts = prepare.split(words, environment)
     given = parse(parts.ours)
@@ -187,13 +187,3 @@ def _help() -> str:
     for before, between in (r"[^\s/\[]", "="), (r"\[", ""):
         text = re.sub(rf"^(  --ch-[a-z0-9-]+) (?={before})", rf"\1{between}", text, flags=re.MULTILINE)
     return text
-
-
-def _version() -> str:
-    """Return the version of the installed package."""
-    from importlib import metadata  # noqa: PLC0415  only with --version
-
-    try:
-        return metadata.version("chlaunch")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

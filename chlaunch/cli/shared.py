@@ -4,43 +4,67 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from chlaunch.errors import ChlaunchError
+from chlaunch.errors import ChlaunchError, UsageError
 from chlaunch.launch.options import Settings
 from chlaunch.launch.plan import Plan
 
-# Both work before any option is parsed, because parsing is among the things that fail.
-DEBUG_OPTION = "--ch-debug"
-DEBUG_VARIABLE = "CHLAUNCH_DEBUG"
+
+@dataclass(frozen=True)
+class Manner:
+    """How a command ends. codes: exit codes that are others here. option, variable: ask for a traceback.
+
+    Both work before any option is parsed, because parsing is among the things that fail.
+    """
+
+    codes: Mapping[int, int]
+    option: str
+    variable: str
 
 
-def run(name: str, command: Callable[[list[str], Mapping[str, str]], int], words: list[str]) -> int:
-    """Call a command with words and this process's environment; word its failure; return its exit code."""
+OURS = Manner({}, "--ch-debug", "CHLAUNCH_DEBUG")
+
+# ch-image and ch-convert end as charliecloud's do: with 2 for words that make no sense, as Python's argparse
+# does, else with 1.
+CHARLIECLOUD = Manner({UsageError.exit_code: 2, ChlaunchError.exit_code: 1}, "--debug", "CH_IMAGE_DEBUG")
+
+
+def run(
+    name: str,
+    command: Callable[[list[str], Mapping[str, str]], int],
+    words: list[str],
+    manner: Manner = OURS,
+) -> int:
+    """Call a command with words and this process's environment; word its failure; return its exit code.
+
+    name: what lines are headed by, if it is not empty.
+    """
     try:
         return command(words, os.environ)
     except ChlaunchError as error:
-        if _is_debugging(words):
+        if _is_debugging(words, manner):
             raise
         say(name, f"error: {error.message}")
         for line in error.hint.splitlines():
             say(name, f"hint: {line}")
-        return error.exit_code
+        return manner.codes.get(error.exit_code, error.exit_code)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell has it
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has gone; nothing is left to flush
         return 141
     except OSError as error:
-        if _is_debugging(words):
+        if _is_debugging(words, manner):
             raise
         say(name, f"error: {error.filename or 'output'}: {error.strerror}")
-        return ChlaunchError.exit_code
+        return manner.codes.get(ChlaunchError.exit_code, ChlaunchError.exit_code)
 
 
 def say(name: str, line: str) -> None:
-    """Print one line to stderr, headed by the command's name; nowhere if stderr is closed."""
+    """Print one line to stderr, headed by the command's name if it has one here; nowhere if stderr is closed."""
     if sys.stderr is not None:
-        print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  the one place that prints to stderr
+        print(f"{name}: {line}" if name else line, file=sys.stderr)  # noqa: T201  the one place that prints to stderr
 
 
 def show(name: str, plan: Plan, settings: Settings) -> None:
@@ -64,10 +88,15 @@ def restore_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _is_debugging(words: list[str]) -> bool:
+def _is_debugging(words: list[str], manner: Manner) -> bool:
     """Say whether a traceback was asked for, in the words that are ours."""
     before = words[: words.index("--")] if "--" in words else words
-    return DEBUG_OPTION in before or os.environ.get(DEBUG_VARIABLE, "").lower() in ("1", "yes", "true", "on")
+    return manner.option in before or os.environ.get(manner.variable, "").lower() in (
+        "1",
+        "yes",
+        "true",
+        "on",
+    )
 
 
 def _json(plan: Plan) -> str:

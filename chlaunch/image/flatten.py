@@ -7,7 +7,6 @@ Where overlays can't be mounted (before Linux 5.11; file systems without user.* 
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from chlaunch.image.removal import remove_tree
@@ -90,7 +89,7 @@ def _merge(tree: Path, layer: Path) -> None:
 def _below(tree: Path, name: str) -> Path | None:
     """Return where name is in a tree of ours; None if the way leads over a link or is none."""
     path = tree
-    parts: Sequence[str] = [part for part in name.split("/") if part not in ("", ".")]
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
         return path if not parts else None
     for part in parts[:-1]:

@@ -20,6 +20,7 @@ from chlaunch.image.manifest import (
     Index,
     Manifest,
     Platform,
+    Progress,
     Source,
     digest_of,
     host_platform,
@@ -186,7 +187,7 @@ class Fetch:
     work: Path
 
     def stacked(self, rows: Sequence[tuple[Descriptor, str]]) -> list[Layer]:
-        """Return the layers, the lowest first, with those that are not in storage fetched, several at once."""
+        """Return the layers, the lowest first; those that are not in storage are fetched, several at once."""
         chains = chain_ids([diff_id for _, diff_id in rows])
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(JOBS))
@@ -268,7 +269,7 @@ class Fetch:
         return unpacked
 
 
-def fetch_blob(source: Source, blob: Descriptor, path: Path, progress: object) -> None:
+def fetch_blob(source: Source, blob: Descriptor, path: Path, progress: Progress) -> None:
     """Write a blob to a file, whose beginning may be there already.
 
     Raises:
@@ -289,7 +290,7 @@ def fetch_blob(source: Source, blob: Descriptor, path: Path, progress: object) -
                 break
             sha.update(chunk)
             file.write(chunk)
-            progress(len(chunk))  # type: ignore[operator]
+            progress(len(chunk))
     if left or f"sha256:{sha.hexdigest()}" != blob.digest:
         path.unlink()
         raise ImageError(f"a blob is not what its digest says: {blob.digest}", "the source is damaged")

@@ -16,8 +16,8 @@ Commands that add hold ``lock`` shared, so that ``gc``, which holds it alone, do
 about to name. A killed command leaves files that no record names, and directories in tmp: the next command
 removes those, and gc the others.
 
-Overlay form: a whiteout is a character device 0:0, which anyone may make since Linux 5.8 (mknod(2)), an opaque
-directory has user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
+Overlay form: a whiteout is a character device 0:0, which anyone may make since Linux 5.8, and an opaque directory has
+user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
 """
 
 import base64
@@ -37,6 +37,7 @@ from typing import Any
 from chlaunch.errors import StorageError
 from chlaunch.image import locks
 from chlaunch.image.locks import Say
+from chlaunch.image.manifest import OCI_LAYER, Descriptor
 from chlaunch.image.removal import remove_tree
 
 VERSION = 1
@@ -54,6 +55,8 @@ FOREIGN = (
 
 # As few characters as tell a layer from the others: mount(2) reads one page of options.
 SHORT_LEAST, SHORT_MOST = 4, 16
+
+ELSEWHERE = "choose an empty or new directory with --storage or CH_IMAGE_STORAGE"
 
 RECORD_MOST = 1 << 20
 
@@ -201,6 +204,18 @@ class Store:
         self.write(self.path / "layers" / f"{layer.key}.json", json.dumps(asdict(named)).encode())
         return named
 
+    def archive(self, key: str) -> tuple[Descriptor, str] | None:
+        """Return the blob that a layer was made into and its diff ID; None if there is none."""
+        said = _load(self.path / "layers" / f"{key}.archive.json")
+        if said is None or not self.blob(said["digest"]).exists():
+            return None
+        return Descriptor(OCI_LAYER, said["digest"], said["size"]), said["diff_id"]
+
+    def set_archive(self, key: str, blob: Descriptor, diff_id: str) -> None:
+        """Remember which blob a layer was made into."""
+        said = {"digest": blob.digest, "size": blob.size, "diff_id": diff_id}
+        self.write(self.path / "layers" / f"{key}.archive.json", json.dumps(said).encode())
+
     def write(self, path: Path, content: bytes) -> None:
         """Write a file of the storage, so that it is there whole or not at all."""
         descriptor, name = tempfile.mkstemp(dir=self.path / "tmp")
@@ -278,7 +293,7 @@ def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
         except OSError as error:
             raise StorageError(
                 f"can't make storage directory: {path}: {os.strerror(error.errno or 0)}",
-                "choose another place with --storage or CH_IMAGE_STORAGE",
+                ELSEWHERE,
             ) from error
     try:
         status = path.lstat()
@@ -308,6 +323,30 @@ def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
     if create:
         store.sweep()
     return store
+
+
+def _is_directory(path: Path, *, create: bool) -> bool:
+    """Say whether there is a directory that nobody else can have put there.
+
+    Raises:
+        StorageError: somebody else has, or it can't be made, or is none.
+
+    """
+    try:
+        if create:
+            path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not create:
+            return False
+        why = "not a directory" if isinstance(error, FileExistsError) else os.strerror(error.errno or 0)
+        raise StorageError(f"can't use storage directory: {path}: {why}", ELSEWHERE) from error
+    open_to_all = bool(path.parent.stat().st_mode & stat.S_IWOTH)
+    if status.st_uid != os.geteuid() and (stat.S_ISLNK(status.st_mode) or open_to_all):
+        raise StorageError(f"storage directory belongs to user {status.st_uid}: {path}", ELSEWHERE)
+    if not path.is_dir():
+        raise StorageError(f"storage is not a directory: {path}", ELSEWHERE)
+    return True
 
 
 def file_name(name: str) -> str:
@@ -359,7 +398,7 @@ def _version(path: Path) -> int | None:
     shown = ", ".join(ascii(name)[1:-1] for name in foreign[:3]) or "version"
     raise StorageError(
         f"storage directory is {kind or 'not ours'}: {path} (it has: {shown})",
-        "choose an empty or new directory with --storage or CH_IMAGE_STORAGE",
+        ELSEWHERE,
     )
 
 
@@ -372,7 +411,7 @@ def _adopt(store: Store) -> None:
     except OSError as error:
         raise StorageError(
             f"can't make storage: {error.filename or store.path}: {os.strerror(error.errno or 0)}",
-            "choose another place with --storage or CH_IMAGE_STORAGE",
+            ELSEWHERE,
         ) from error
 
 

@@ -6,6 +6,7 @@ the image has none. It is never pushed.
 
 import hashlib
 import json
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,13 @@ FILES = ("etc/hosts", "etc/resolv.conf")
 def make(store: Store, tree: Path, config: Config, below: Sequence[Path]) -> Layer:
     """Return the layer for an image whose layers' trees are given, the lowest first. tree: not there yet."""
     stack = Stack("", tuple(Directory(str(path)) for path in reversed(below)))
-    files = {name: content for name, content in metadata_files(config).items()}
+    own = bool(config.said.get("config"))
+    files = {
+        name: content
+        for name, content in metadata_files(config).items()
+        # Charliecloud pushes images whose configuration is empty, with these files among the others.
+        if own or stack.mode(tuple(name.split("/"))) is None
+    }
     missing = [name for name in DIRECTORIES if stack.mode((name,)) is None]
     empty = [name for name in FILES if stack.mode(tuple(name.split("/"))) is None]
     said = json.dumps(
@@ -48,6 +55,7 @@ def make(store: Store, tree: Path, config: Config, below: Sequence[Path]) -> Lay
     for name, content in {**dict.fromkeys(empty, b""), **files}.items():
         path = tree / name
         path.parent.mkdir(mode=0o755, exist_ok=True)
+        path.parent.chmod(stat.S_IMODE(stack.mode((name.partition("/")[0],)) or 0o755))
         path.write_bytes(content)
         path.chmod(0o644)
     return store.add_layer(tree, Layer(key, "", size=sum(map(len, files.values())), members=len(files)))
