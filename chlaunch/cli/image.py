@@ -115,9 +115,9 @@ def _command(
 ) -> click.Command:
     """Return click's idea of a subcommand."""
 
-    @click.pass_context
-    def callback(context: click.Context, **given: Any) -> int:  # noqa: ANN401  as click has it
-        before = context.parent.params if context.parent is not None else {}
+    def callback(**given: Any) -> int:  # noqa: ANN401  as click has it
+        parent = click.get_current_context().parent
+        before = {} if parent is None else parent.params
         for option in COMMON:
             if not given.get(str(option.name)):
                 given[str(option.name)] = before.get(str(option.name))

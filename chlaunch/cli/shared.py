@@ -62,7 +62,7 @@ def run(
 
 
 def say(name: str, line: str) -> None:
-    """Print one line to stderr, headed by the command's name if it has one here; nowhere if stderr is closed."""
+    """Print one line to stderr, headed by the command's name if it has one; nowhere if stderr is closed."""
     if sys.stderr is not None:
         print(f"{name}: {line}" if name else line, file=sys.stderr)  # noqa: T201  the one place that prints to stderr
 
@@ -91,12 +91,18 @@ def restore_signals() -> None:
 def _is_debugging(words: list[str], manner: Manner) -> bool:
     """Say whether a traceback was asked for, in the words that are ours."""
     before = words[: words.index("--")] if "--" in words else words
-    return manner.option in before or os.environ.get(manner.variable, "").lower() in (
-        "1",
-        "yes",
-        "true",
-        "on",
-    )
+    said = os.environ.get(manner.variable, "").lower()
+    return manner.option in before or said in ("1", "yes", "true", "on")
+
+
+def version() -> str:
+    """Return the version of the installed package."""
+    from importlib import metadata  # noqa: PLC0415  only with --version
+
+    try:
+        return metadata.version("chlaunch")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _json(plan: Plan) -> str:

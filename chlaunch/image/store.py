@@ -16,8 +16,8 @@ Commands that add hold ``lock`` shared, so that ``gc``, which holds it alone, do
 about to name. A killed command leaves files that no record names, and directories in tmp: the next command
 removes those, and gc the others.
 
-Overlay form: a whiteout is a character device 0:0, which anyone may make since Linux 5.8, and an opaque directory has
-user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
+Overlay form: a whiteout is a character device 0:0, which anyone may make since Linux 5.8, and an opaque
+directory has user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
 """
 
 import base64
@@ -310,14 +310,11 @@ def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
         raise StorageError(f"storage is not a directory: {path}", "choose another place with --storage")
     store = Store(path)
     version = _version(path)
-    if version is None and create:
-        with locks.held(path / "lock", "making storage", say):
-            version = _version(path)
-            if version is None:
-                _adopt(store)
-                version = VERSION
     if version is None:
-        return None
+        if not create:
+            return None
+        with locks.held(path / "lock", "making storage", say):
+            version = _version(path) or _adopt(store)
     if version != VERSION:
         _migrate(store, version)
     if create:
@@ -402,8 +399,8 @@ def _version(path: Path) -> int | None:
     )
 
 
-def _adopt(store: Store) -> None:
-    """Make storage of a directory that is empty, or that a command was making when it was killed."""
+def _adopt(store: Store) -> int:
+    """Make storage of a directory that is empty, or that a killed command was making; return its version."""
     try:
         for name in DIRECTORIES:
             (store.path / name).mkdir(parents=True, exist_ok=True)
@@ -413,6 +410,7 @@ def _adopt(store: Store) -> None:
             f"can't make storage: {error.filename or store.path}: {os.strerror(error.errno or 0)}",
             ELSEWHERE,
         ) from error
+    return VERSION
 
 
 def _migrate(store: Store, version: int) -> None:
