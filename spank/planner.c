@@ -94,9 +94,21 @@ static long milliseconds_now(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Read to the end; ETIMEDOUT if that is not there in time. */
-static int answer_read(int fd, long deadline, struct answer *answer)
+/* A planner that fetches an image says so by empty words in front of its answer, again and again. */
+static void answer_trim(struct answer *answer)
 {
+	size_t empty = 0;
+
+	while (empty < answer->length && answer->text[empty] == '\0')
+		empty++;
+	answer->length -= empty;
+	memmove(answer->text, answer->text + empty, answer->length);
+}
+
+/* Read to the end; ETIMEDOUT if for so many milliseconds nothing comes. */
+static int answer_read(int fd, long patience, struct answer *answer)
+{
+	long deadline = milliseconds_now() + patience;
 	size_t room = 0;
 
 	for (;;) {
@@ -122,7 +134,11 @@ static int answer_read(int fd, long deadline, struct answer *answer)
 			return errno;
 		if (got == 0)
 			return 0;
-		answer->length += got > 0 ? (size_t)got : 0;
+		if (got > 0) {
+			answer->length += (size_t)got;
+			answer_trim(answer);
+			deadline = milliseconds_now() + patience;
+		}
 	}
 }
 
@@ -175,7 +191,7 @@ static int outcome(const struct planner *planner, int error, int status)
 int planner_ask(const struct planner *planner, const char *srun, char *const words[], int command_at,
 		char *const environment[], struct answer *answer)
 {
-	const long deadline = milliseconds_now() + planner->seconds * 1000;
+	const long patience = planner->seconds * 1000;
 	char place[16];
 	CLEANUP_FREE char **argv = NULL, **kept = environment_make(environment);
 	CLEANUP_FD int from = -1;
@@ -195,7 +211,7 @@ int planner_ask(const struct planner *planner, const char *srun, char *const wor
 			    error == ENOENT ? "; it is named in plugstack.conf" : "");
 		return EXIT_FAILURE_31;
 	}
-	error = answer_read(from, deadline, answer);
-	late = planner_wait(pid, error == 0 ? deadline : 0, &status);
+	error = answer_read(from, patience, answer);
+	late = planner_wait(pid, error == 0 ? milliseconds_now() + patience : 0, &status);
 	return outcome(planner, error != 0 ? error : late, status);
 }

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-/* As plugstack.conf has it. seconds: for how long the planner may work. */
+/* As plugstack.conf has it. seconds: for how long the planner may be silent. */
 struct planner {
 	const char *path;
 	long seconds;

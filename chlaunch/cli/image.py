@@ -16,7 +16,7 @@ import click
 from chlaunch.cli import progress, shared
 from chlaunch.cli.progress import size
 from chlaunch.errors import ImageError, UsageError
-from chlaunch.image import keeping, reference
+from chlaunch.image import keeping
 from chlaunch.image.events import Events
 from chlaunch.image.manifest import Platform, host_platform
 from chlaunch.image.store import Store, open_store

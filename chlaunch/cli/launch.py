@@ -15,6 +15,7 @@ from chlaunch.launch import prepare
 from chlaunch.launch.grammar import USAGE, Words
 from chlaunch.launch.options import OPTIONS, Option
 from chlaunch.launch.plan import Plan
+from chlaunch.launch.prepare import Door
 
 NAME = "ch-launch"
 
@@ -56,11 +57,16 @@ def launch(words: list[str], environment: Mapping[str, str]) -> int:
     asked = prepare.asked_here(given, environment)
     if asked.text("trace") and not asked.is_on("dry-run"):
         traced(asked.text("trace"), parts, given, environment)
-    plan, settings = prepare.prepare(parts, given, environment)
+    plan, settings = prepare.prepare(parts, given, environment, door(environment))
     shared.show(NAME, plan, settings)
     if settings.is_on("dry-run"):
         return 0
     return become(plan, environment)
+
+
+def door(environment: Mapping[str, str], trace: str | None = None) -> Door:
+    """Return how a launch of ours comes: images elsewhere are fetched."""
+    return Door(trace=trace, fetch=lambda word, settings: shared.fetched(word, settings, environment))
 
 
 def become(plan: Plan, environment: Mapping[str, str]) -> int:
@@ -88,7 +94,7 @@ def traced(file: str, parts: Words, given: Mapping[str, object], environment: Ma
 
     taken = trace.begin(file)
     try:
-        plan, settings = prepare.prepare(parts, given, environment, taken.address)
+        plan, settings = prepare.prepare(parts, given, environment, door(environment, trace=taken.address))
         shared.show(NAME, plan, settings)
         with child.signals_held() as mask:
             thread = trace.listen(taken)

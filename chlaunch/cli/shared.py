@@ -61,6 +61,15 @@ def run(
         return manner.codes.get(ChlaunchError.exit_code, ChlaunchError.exit_code)
 
 
+def fetched(word: str, settings: Settings, environment: Mapping[str, str]) -> str:
+    """Return the image here for one in a registry, and any other as it is; see fetch.local_image()."""
+    if "/" not in word or word.startswith(("/", ".")):
+        return word
+    from chlaunch.cli import fetch, progress  # noqa: PLC0415  most images are here
+
+    return fetch.local_image(word, settings, environment, progress.events())
+
+
 def say(name: str, line: str) -> None:
     """Print one line to stderr, headed by the command's name if it has one; nowhere if stderr is closed."""
     if sys.stderr is not None:

@@ -9,7 +9,9 @@ has been said.
 
 import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from chlaunch import slurm
@@ -17,11 +19,16 @@ from chlaunch.cli import shared
 from chlaunch.errors import RefusedError, UsageError
 from chlaunch.launch import options, prepare, srun_words
 from chlaunch.launch.grammar import Words
+from chlaunch.launch.options import Settings
+from chlaunch.launch.prepare import Door
 from chlaunch.launch.srun_words import Option, Step
 
 # As srun words its own.
 NAME = "srun"
 ANSWER_FD = 3
+
+# Seconds between signs that the planner works.
+SIGN_EVERY = 1.0
 
 # A job's own option, which sbatch gives to its steps also where the user's variables are not passed on: those
 # that begin so always are (sbatch(1), --export).
@@ -141,7 +148,14 @@ def _words(
     kept = tuple(option for option in step.options if option.name != "container")
     launcher = (*_job_name(step, environment), *_others(kept), *_spelled_out(step, environment))
     given = {**_given(step), "image": image, "launcher": "srun"}
-    plan, settings = prepare.prepare(Words((), launcher, None, step.command), given, environment, plugin=srun)
+
+    def fetched(word: str, settings: Settings) -> str:
+        with working():
+            return shared.fetched(word, settings, environment)
+
+    plan, settings = prepare.prepare(
+        Words((), launcher, None, step.command), given, environment, Door(plugin=srun, fetch=fetched)
+    )
     shared.show(NAME, plan, settings)
     return None if settings.is_on("dry-run") else plan.argv[1:]
 
@@ -209,6 +223,24 @@ def _spelled_out(step: Step, environment: Mapping[str, str]) -> tuple[str, ...]:
     if directory and not step.last("chdir"):
         found.append(f"--chdir={directory}")
     return tuple(found)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Tell the plugin, which waits for no silent planner, that this one works (spank/planner.c)."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(SIGN_EVERY):
+            os.write(ANSWER_FD, b"\0")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _write(*words: str) -> int:

@@ -120,7 +120,7 @@ def _plan(patient: Patient, launcher: str) -> Plan | ChlaunchError:
     words = Words((), (), patient.image, patient.command)
     given = {} if launcher == "auto" else {"launcher": launcher}
     try:
-        return prepare.prepare(words, given, patient.environment)[0]
+        return prepare.prepare(words, given, patient.environment, prepare.Door())[0]
     except ChlaunchError as error:
         return error
 

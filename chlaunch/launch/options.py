@@ -161,6 +161,22 @@ OPTIONS = (
         "DIR",
         native=True,
     ),
+    Option(
+        "cache-dir",
+        "value",
+        "where all nodes find images that were fetched, besides $XDG_CACHE_HOME/chlaunch/images",
+        "DIR",
+        form=(r"/.*", "an absolute path"),
+    ),
+    Option("cache-owner", "value", "who else than root and you may own what is there", "USER"),
+    Option(
+        "stage",
+        "optional",
+        "copy the image file to the nodes of the job first, into DIR (no DIR: /tmp)",
+        "DIR",
+        form=(r"/.*", "an absolute path"),
+        alone="/tmp",  # noqa: S108  a name there is new, or its file is looked at first
+    ),
     Option("fuse-single", "flag", "serve an image file with one thread", native=True),
     Option("device", "list", "let programs use a CDI device of this host", "VENDOR/CLASS=NAME"),
     Option("cdi", "list", "every device of a CDI kind, of a CDI file, or of all files", "KIND|FILE|all"),

@@ -1,7 +1,7 @@
 """Gather the facts for a request, in the order that asks for least, and plan."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chlaunch import slurm
@@ -47,17 +47,23 @@ def asked_here(given: Mapping[str, object], environment: Mapping[str, str]) -> S
     return options.merge(options.from_environment(environment), options.from_command_line(given))
 
 
+@dataclass(frozen=True)
+class Door:
+    """By which a launch comes.
+
+    trace: where its times are listened for, if they are. plugin: the path of the srun whose plugin asks; then
+    a configuration file must be the user's own or root's. fetch: returns the image here for one elsewhere.
+    """
+
+    trace: str | None = None
+    plugin: str | None = None
+    fetch: Callable[[str, Settings], str] = lambda word, _settings: word
+
+
 def prepare(
-    words: Words,
-    given: Mapping[str, object],
-    environment: Mapping[str, str],
-    trace: str | None = None,
-    plugin: str | None = None,
+    words: Words, given: Mapping[str, object], environment: Mapping[str, str], door: Door
 ) -> tuple[Plan, Settings]:
     """Return the plan for a command line, and all settings. given: what click made of the words of ours.
-
-    trace: where the times of this launch are listened for, if they are. plugin: the path of the srun whose
-    plugin asks; then a configuration file must be the user's own or root's.
 
     Raises:
         ChlaunchError: any of the family; see the functions called.
@@ -66,12 +72,15 @@ def prepare(
     said = options.from_command_line(given)
     twins = options.from_environment(environment)
     named = options.merge(twins, said).text("site") or None
-    found = site.load(environment, named, guarded=plugin is not None)
+    found = site.load(environment, named, guarded=door.plugin is not None)
     settings = options.merge(*found.layers, twins, said)
     word = words.image if words.image is not None else settings.text("image")
+    word = door.fetch(word, settings)
     rootfs = open_image(word, storage_directory(settings.text("storage"), environment))
     here = replace(
-        context.read(environment, plugin), devices=devices.gather(settings, environment, rootfs), trace=trace
+        context.read(environment, door.plugin),
+        devices=devices.gather(settings, environment, rootfs),
+        trace=door.trace,
     )
     if launchers.may_ask_mpirun(settings, here) and here.mpirun:
         here = replace(here, starter=starter.starter(here.mpirun))
@@ -79,7 +88,7 @@ def prepare(
     place = grammar.value_of(words.launcher, tuple(names))
     asked = contents.asked(settings, words.command, here, found, place)
     image = cache.inspect(rootfs, flavour.load(), asked, environment)
-    if plugin is not None:
+    if door.plugin is not None:
         _check_command(words, settings, asked, image)
     request = Request(settings, words.launcher, words.command)
     asks = plan.needs_offer(request, here, image)

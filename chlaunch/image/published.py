@@ -1,0 +1,142 @@
+"""Image files in a cache that others read from too: found only where nobody else can have put them.
+
+A directory counts if it belongs to root, the user, or an owner whom the site's configuration names, and
+nobody else may write to it; so does a file in it. A file is made under a temporary name, with a lock held
+beside it, and appears by a rename: that it is made twice, when a lock's holder seems dead, does no harm.
+"""
+
+import contextlib
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from chlaunch.errors import ConfigError, StorageError
+from chlaunch.image import locks
+from chlaunch.image.locks import Say
+
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+MODE_DIRECTORY = 0o755
+
+
+def users_directory(environment: Mapping[str, str]) -> Path:
+    """Return where a user's own image files are (XDG Base Directory Specification)."""
+    cache = environment.get("XDG_CACHE_HOME", "")
+    home = (
+        Path(cache) if cache.startswith("/") else Path(environment.get("HOME") or "~").expanduser() / ".cache"
+    )
+    return home / "chlaunch" / "images"
+
+
+def owner_id(name: str) -> int:
+    """Return the ID of a user who may own a cache.
+
+    Raises:
+        ConfigError: there is no such user.
+
+    """
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError as error:
+        raise ConfigError(
+            f"cache-owner: no such user: {name}", "see --ch-cache-owner in ch-launch(1)"
+        ) from error
+
+
+def distrust(directory: Path, owners: frozenset[int], name: str = "") -> str:
+    """Return why a directory, or the file of that name in it, is not to be used; empty if it may be.
+
+    Links are not followed at the end of either path.
+    """
+    shown = directory / name if name else directory
+    try:
+        with _opened(directory) as descriptor:
+            status = os.fstat(descriptor)
+            if name:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except OSError as error:
+        return f"{shown}: {os.strerror(error.errno or 0)}"
+    if not (stat.S_ISREG if name else stat.S_ISDIR)(status.st_mode):
+        return f"{shown}: it is neither a directory nor a file" if name else f"{shown}: it is no directory"
+    if status.st_uid not in owners:
+        return f"{shown}: it belongs to user {status.st_uid}"
+    if status.st_mode & WRITABLE_BY_OTHERS:
+        return f"{shown}: others than its owner may write to it"
+    return ""
+
+
+def find(directory: Path, name: str, owners: frozenset[int]) -> Path | None:
+    """Return the file of that name if it is there and may be used."""
+    usable = not distrust(directory, owners) and not distrust(directory, owners, name)
+    return directory / name if usable else None
+
+
+def make_directory(directory: Path) -> None:
+    """Make the user's own cache, and those above it.
+
+    Raises:
+        StorageError: it can't be made.
+
+    """
+    try:
+        directory.mkdir(mode=MODE_DIRECTORY, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"can't make image cache: {directory}: {os.strerror(error.errno or 0)}",
+            "name another place: --ch-cache-dir=DIR",
+        ) from error
+
+
+def publish(
+    directory: Path,
+    name: str,
+    make: Callable[[Path], None],
+    say: Say,
+    *,
+    deadline: float,
+) -> Path:
+    """Return the path of a file, made if it is not there by the time that it is this process's turn.
+
+    make: writes it to the path that it is given. deadline: seconds to wait for another who is making it.
+
+    Raises:
+        StorageError: the directory can't be written to.
+
+    """
+    owners = frozenset((os.geteuid(),))
+    with locks.held(directory / f".{name}.lock", f"fetching {name}", say, deadline=deadline) as got:
+        if not got:
+            say(f"waited for {deadline:.0f} s: fetching {name} here too")
+        found = find(directory, name, owners)
+        if found is not None:
+            return found
+        for left in directory.glob(f".{name}.new-*") if got else ():
+            left.unlink(missing_ok=True)  # by one who was killed
+        try:
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.new-", dir=directory)
+            os.close(descriptor)
+        except OSError as error:
+            raise StorageError(
+                f"can't write to image cache: {directory}: {os.strerror(error.errno or 0)}"
+            ) from error
+        try:
+            make(Path(temporary))
+            Path(temporary).chmod(0o644)
+            Path(temporary).rename(directory / name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(temporary).unlink()
+        return directory / name
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """Give a descriptor of a directory that is no link."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
