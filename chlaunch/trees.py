@@ -174,6 +174,11 @@ class Stack:
         showing = self._showing(parts)
         return showing[0].mode(parts) if showing else None
 
+    def status(self, parts: Parts) -> os.stat_result | None:
+        """Return what stat(2) says of what is there; None if nothing is, or it can't be seen."""
+        showing = self._showing(parts)
+        return showing[0].status(parts) if showing else None
+
     def target(self, parts: Parts) -> str:
         """Return what the link there says."""
         return self._top(parts).target(parts)
