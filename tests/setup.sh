@@ -81,6 +81,9 @@ group_test() {
 	need xvfb has Xvfb
 	need x11-utils has xdpyinfo
 	need xauth has xauth
+	need skopeo has skopeo
+	need umoci has umoci
+	need podman has podman
 	need linux-libc-dev-armhf-cross headers arm-linux-gnueabihf
 	need linux-libc-dev-ppc64el-cross headers powerpc64le-linux-gnu
 	need linux-libc-dev-s390x-cross headers s390x-linux-gnu
