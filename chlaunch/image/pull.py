@@ -36,6 +36,8 @@ JOBS = 4
 
 READ_SIZE = 1 << 20
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -233,9 +235,14 @@ class Fetch:
         path = self.store.blob(blob.digest)
         if not path.exists():
             partial = self.store.partial(blob.digest)
-            with self.events.track(f"layer {_brief(blob.digest)}", blob.size) as progress:
-                fetch_blob(self.source, blob, partial, progress)
-            partial.rename(path)
+            try:
+                with self.events.track(f"layer {_brief(blob.digest)}", blob.size) as progress:
+                    fetch_blob(self.source, blob, partial, progress)
+                partial.rename(path)
+            except OSError as error:
+                if error.errno in FULL:  # what is to be gone on with would only keep the disk full
+                    partial.unlink(missing_ok=True)
+                raise
         return path
 
     def _one(self, number: int, blob: Descriptor, diff_id: str, chain: str) -> Layer | Unpacked:
@@ -327,7 +334,7 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 def full(error: OSError, path: Path) -> StorageError:
     """Return the failure for an error of the file system that storage is on."""
     why = os.strerror(error.errno or 0)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return StorageError(
             f"no room in storage: {path}: {why}", "ch-image gc, or choose another place with --storage"
         )

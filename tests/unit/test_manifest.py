@@ -135,7 +135,7 @@ def test_other_systems() -> None:
 
 
 def test_a_configuration() -> None:
-    run = {
+    run: dict[str, Any] = {
         "Env": ["PATH=/bin", "A=b=c"],
         "Entrypoint": ["/x"],
         "Cmd": None,
