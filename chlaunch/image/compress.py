@@ -7,7 +7,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from chlaunch.errors import ImageError
 
@@ -71,10 +71,8 @@ class _Inflate:
         return self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
 
 
-class _Pieces:
-    """Pieces as what io.BufferedReader reads from."""
-
-    closed = False
+class _Pieces(io.RawIOBase):  # for io.BufferedReader, which asks for all that is in it
+    """Pieces as a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -83,13 +81,7 @@ class _Pieces:
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return False
-
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  collections.abc.Buffer is of Python 3.12
         if not self._rest:
             self._rest = memoryview(next(self._pieces, b""))
         room = memoryview(buffer)
@@ -98,16 +90,13 @@ class _Pieces:
         self._rest = self._rest[count:]
         return count
 
-    def close(self) -> None:
-        self.closed = True
-
 
 def open_decompressed(stream: BinaryIO, shown: str = "the archive") -> BinaryIO:
     """Return what stream holds, uncompressed, for reading from beginning to end; stream is not closed by it.
 
     shown: the stream's name, for messages. Reading raises ImageError for what `pieces` does.
     """
-    return io.BufferedReader(cast("io.RawIOBase", _Pieces(pieces(stream, shown))), PIECE)
+    return io.BufferedReader(_Pieces(pieces(stream, shown)), PIECE)
 
 
 def pieces(stream: BinaryIO, shown: str) -> Iterator[bytes]:
