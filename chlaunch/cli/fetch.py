@@ -1,7 +1,7 @@
 """One pull for a whole job: a reference becomes a file that all nodes can read, made once, by one process.
 
 The tag is resolved to a digest here, on the submitting side: all ranks run the same image even if the tag
-moves meanwhile. The file is named by that digest and lies in the user's cache, or in the site's (``cache-dir``).
+moves meanwhile. The file is named by that digest, in the user's cache, or in the site's (``cache-dir``).
 """
 
 import os

@@ -7,64 +7,24 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
+from types import ModuleType
 from typing import Any
 
 import click
 
 from chlaunch.cli import progress, shared
+from chlaunch.cli.asked import Asked
 from chlaunch.cli.progress import size
-from chlaunch.errors import ImageError, UsageError
+from chlaunch.errors import UsageError
 from chlaunch.image import keeping
-from chlaunch.image.events import Events
-from chlaunch.image.manifest import Platform, host_platform
-from chlaunch.image.store import Store, open_store
 from chlaunch.rootfs import storage_directory
 
 NAME = "ch-image"
 
 HELP = """Pull, push, import and keep container images, without privileges."""
 
-Deed = Callable[["Asked"], int]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for: options of all subcommands and the subcommand's own (given), and who is told."""
-
-    given: Mapping[str, Any]
-    environment: Mapping[str, str]
-    events: Events
-
-    def store(self) -> Store:
-        """Return the storage, made if it is not there."""
-        path = Path(storage_directory(self.given["storage"] or "", self.environment))
-        store = open_store(path, self.events.say)
-        assert store is not None  # noqa: S101  it was made
-        return store
-
-    def store_if_any(self) -> Store | None:
-        """Return the storage; None if there is none yet."""
-        path = Path(storage_directory(self.given["storage"] or "", self.environment))
-        return open_store(path, self.events.say, create=False)
-
-    def platform(self) -> Platform | None:
-        """Return what --arch says; None if any will do.
-
-        Raises:
-            UsageError: it can't be an architecture.
-
-        """
-        said = self.given["arch"] or "host"
-        if said == "yolo":
-            return None
-        if said == "host":
-            return host_platform()
-        architecture, _, variant = said.partition("/")
-        if not architecture.isalnum() or (variant and not variant.isalnum()):
-            raise UsageError(f"--arch: no architecture: {said}", "host, yolo, amd64, arm64/v8 or the like")
-        return Platform(architecture, variant)
+Deed = Callable[[Asked], int]
 
 
 COMMON = (
@@ -77,6 +37,16 @@ COMMON = (
     click.Option(["-s", "--storage"], metavar="DIR", help="not $CH_IMAGE_STORAGE, not /var/tmp/$USER.ch"),
     click.Option(["--tls-no-verify"], is_flag=True, help="trust any registry: do not"),
     click.Option(["-v", "--verbose"], count=True, help="say more"),
+)
+
+
+LIMITS = (
+    click.Option(
+        ["--max-size"], type=click.IntRange(1), metavar="GIB", help="a layer may have (default: 512)"
+    ),
+    click.Option(
+        ["--max-members"], type=click.IntRange(1), metavar="N", help="files a layer may have (20000000)"
+    ),
 )
 
 
@@ -178,7 +148,7 @@ def show(asked: Asked) -> int:
     """List images, or say what is known of one."""
     store = asked.store_if_any()
     if asked.given["image"]:
-        return _show_one(asked, store)
+        return _transfer().show_image(asked, store)
     if store is None:
         if asked.given["json"]:
             click.echo("[]")
@@ -211,6 +181,33 @@ def gestalt(asked: Asked) -> int:
     return 0
 
 
+def pull(asked: Asked) -> int:
+    """Pull an image."""
+    return _transfer().pull_image(asked)
+
+
+def push(asked: Asked) -> int:
+    """Push an image."""
+    return _transfer().push_image(asked)
+
+
+def login(asked: Asked) -> int:
+    """Log in at a registry."""
+    return _transfer().login(asked)
+
+
+def logout(asked: Asked) -> int:
+    """Log out."""
+    return _transfer().logout(asked)
+
+
+def _transfer() -> ModuleType:
+    """Return the module that talks to registries: Python's requests takes 150 ms to load."""
+    from chlaunch.cli import transfer  # noqa: PLC0415
+
+    return transfer
+
+
 COMMANDS: dict[str, tuple[Deed, str, list[click.Parameter]]] = {
     "delete": (
         delete,
@@ -233,6 +230,38 @@ COMMANDS: dict[str, tuple[Deed, str, list[click.Parameter]]] = {
             click.Option(["-u", "--undeletable"], is_flag=True, help="deleted images"),
         ],
     ),
+    "login": (
+        login,
+        "Keep name and password for a registry (default: Docker Hub), once it has taken them.",
+        [
+            click.Argument(["registry"], required=False),
+            click.Option(["-u", "--username"], metavar="NAME"),
+            click.Option(["--password-stdin"], is_flag=True, help="read the password from standard input"),
+        ],
+    ),
+    "logout": (logout, "Forget them.", [click.Argument(["registry"], required=False)]),
+    "pull": (
+        pull,
+        "Bring an image from a registry into storage, under the name DEST if given.",
+        [
+            click.Argument(["source"], metavar="SOURCE"),
+            click.Argument(["target"], metavar="[DEST]", required=False),
+            click.Option(
+                ["--last-layer"], type=click.IntRange(0), metavar="N", help="only N layers, from the lowest"
+            ),
+            click.Option(["--parse-only"], is_flag=True, help="say what the reference consists of, and stop"),
+            *LIMITS,
+        ],
+    ),
+    "push": (
+        push,
+        "Bring an image from storage to its registry, or to that of DEST.",
+        [
+            click.Argument(["source"], metavar="SOURCE"),
+            click.Argument(["target"], metavar="[DEST]", required=False),
+            click.Option(["--image"], metavar="DIR", help="this directory, not the image in storage"),
+        ],
+    ),
     "reset": (reset, "Remove all of the storage.", []),
     "undelete": (
         undelete,
@@ -240,16 +269,6 @@ COMMANDS: dict[str, tuple[Deed, str, list[click.Parameter]]] = {
         [click.Argument(["image"], metavar="IMAGE_REF")],
     ),
 }
-
-
-def _show_one(asked: Asked, store: Store | None) -> int:
-    """Say what is known of one image."""
-    name = asked.given["image"]
-    found = None if store is None else store.image(name)
-    if found is None:
-        raise ImageError(f"image not in storage: {name}", "ch-image list")
-    click.echo(json.dumps({"name": name, **asdict(found.record)}, indent=None if asked.given["json"] else 2))
-    return 0
 
 
 def _row(use: keeping.Use) -> dict[str, Any]:

@@ -155,10 +155,15 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where an image can be put."""
+    """Where an image can be put. parallel: blobs may be put there several at once."""
+
+    parallel: bool
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        """Say whether it is there already, or can be taken from a neighbour."""
+        """Say whether it is there already."""
+
+    def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
+        """Take a blob from a neighbouring repository; False if that can't be."""
 
     def put_blob(self, descriptor: Descriptor, path: Path, progress: Progress) -> None:
         """Put the file at path there."""

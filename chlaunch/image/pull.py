@@ -44,7 +44,8 @@ class Wanted:
     """Which image. name: what it will be called in storage. what: a tag or digest at the source.
 
     reference: where it comes from, in full, as it is kept and shown. platform: None where any will do. last:
-    of how many layers, counted from the lowest, it shall be made; None for all.
+    of how many layers, counted from the lowest, it shall be made; None for all. fresh: download also blobs
+    that are there.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Wanted:
     what: str
     platform: Platform | None = field(default_factory=host_platform)
     last: int | None = None
+    fresh: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -233,15 +235,16 @@ class Fetch:
     def download(self, blob: Descriptor) -> Path:
         """Return where a blob is in storage, downloaded and checked if it was not there."""
         path = self.store.blob(blob.digest)
+        if self.wanted.fresh:
+            path.unlink(missing_ok=True)
         if not path.exists():
             partial = self.store.partial(blob.digest)
             try:
                 with self.events.track(f"layer {_brief(blob.digest)}", blob.size) as progress:
                     fetch_blob(self.source, blob, partial, progress)
                 partial.rename(path)
-            except OSError as error:
-                if error.errno in FULL:  # what is to be gone on with would only keep the disk full
-                    partial.unlink(missing_ok=True)
+            except (OSError, StorageError):
+                partial.unlink(missing_ok=True)  # it would only keep the disk full
                 raise
         return path
 

@@ -6,6 +6,7 @@ one copy of all layers) gets one, which is kept: the same layer has the same dig
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from chlaunch.errors import ImageError
@@ -22,15 +23,28 @@ from chlaunch.image.manifest import (
     parse,
     parse_config,
 )
-from chlaunch.image.metadata import config_of
+from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
 from chlaunch.image.store import Layer, Store, StoredImage
+from chlaunch.rootfs import open_image
 
 JOBS = 4
 
 
-def push(store: Store, image: StoredImage, sink: Sink, what: str, events: Events) -> Manifest:
-    """Put an image where sink says, under a tag or digest; return its manifest.
+@dataclass(frozen=True)
+class Goal:
+    """Where an image goes. what: under which tag; empty for its digest alone.
+
+    origin: a repository of the same registry that may have its layers already.
+    """
+
+    sink: Sink
+    what: str
+    origin: str = ""
+
+
+def push(store: Store, image: StoredImage, goal: Goal, events: Events) -> Manifest:
+    """Put an image where it shall go; return its manifest.
 
     Raises:
         ImageError: it is damaged.
@@ -39,15 +53,30 @@ def push(store: Store, image: StoredImage, sink: Sink, what: str, events: Events
     """
     with store.using(events.say, f"pushing {image.name}"), store.work() as work:
         manifest, config = prepared(store, image, events)
-        blobs = list({blob.digest: blob for blob in manifest.layers}.values())
-        with ThreadPoolExecutor(JOBS) as pool:
-            for future in [pool.submit(_put, store, sink, blob, events) for blob in blobs]:
-                future.result()
-        if not sink.has_blob(manifest.config):
-            path = work / "config"
-            path.write_bytes(config)
-            sink.put_blob(manifest.config, path, lambda _bytes: None)
-        sink.put_manifest(what or manifest.digest, manifest.raw, manifest.media_type)
+        files = {blob.digest: (blob, store.blob(blob.digest)) for blob in manifest.layers}
+        (work / "config").write_bytes(config)
+        _put_all(goal, list(files.values()), (manifest.config, work / "config"), events)
+        goal.sink.put_manifest(goal.what or manifest.digest, manifest.raw, manifest.media_type)
+        return manifest
+
+
+def push_directory(store: Store, directory: Path, goal: Goal, events: Events) -> Manifest:
+    """Put the image in a directory where it shall go, as one layer; return its manifest.
+
+    Raises:
+        ImageError: it is no image.
+        RegistryError: the sink failed.
+
+    """
+    rootfs = open_image(f"{directory.absolute()}/", "")
+    said = read_metadata(rootfs, str(directory))
+    with store.work() as work:
+        blob, diff_id = _archive(directory, work / "layer", str(directory), events)
+        config = config_of(said, [diff_id])
+        (work / "config").write_bytes(config)
+        manifest = make_manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), [blob])
+        _put_all(goal, [(blob, work / "layer")], (manifest.config, work / "config"), events)
+        goal.sink.put_manifest(goal.what or manifest.digest, manifest.raw, manifest.media_type)
         return manifest
 
 
@@ -68,14 +97,28 @@ def prepared(store: Store, image: StoredImage, events: Events) -> tuple[Manifest
     return make_manifest(descriptor, [blob for blob, _ in rows]), config
 
 
-def _put(store: Store, sink: Sink, blob: Descriptor, events: Events) -> None:
+def _put_all(
+    goal: Goal, layers: list[tuple[Descriptor, Path]], config: tuple[Descriptor, Path], events: Events
+) -> None:
+    """Put blobs where they are not there yet, several at once if the sink can."""
+    with ThreadPoolExecutor(JOBS if goal.sink.parallel else 1) as pool:
+        for future in [pool.submit(_put, goal, blob, path, events) for blob, path in layers]:
+            future.result()
+    if not goal.sink.has_blob(config[0]):
+        goal.sink.put_blob(*config, lambda _bytes: None)
+
+
+def _put(goal: Goal, blob: Descriptor, path: Path, events: Events) -> None:
     """Put a blob where it is not there yet."""
-    brief = blob.digest.partition(":")[2][:12]
-    if sink.has_blob(blob):
-        events.say(f"layer {brief}: is there already")
+    shown = f"layer {blob.digest.partition(':')[2][:12]}"
+    if goal.sink.has_blob(blob):
+        events.say(f"{shown}: is there already")
         return
-    with events.track(f"layer {brief}", blob.size) as progress:
-        sink.put_blob(blob, store.blob(blob.digest), progress)
+    if goal.origin and goal.sink.mount(blob, goal.origin):
+        events.say(f"{shown}: taken from {goal.origin}")
+        return
+    with events.track(shown, blob.size) as progress:
+        goal.sink.put_blob(blob, path, progress)
 
 
 def _archived(store: Store, layer: Layer, events: Events) -> tuple[Descriptor, str]:
@@ -83,14 +126,22 @@ def _archived(store: Store, layer: Layer, events: Events) -> tuple[Descriptor, s
     known = store.archive(layer.key)
     if known is not None:
         return known
-    with events.track(f"archiving layer {layer.short}", 0), store.work() as work:
-        path = work / "blob"
-        with path.open("wb") as file, compressor("gzip", file) as stream:
-            diff_id = pack(store.tree(layer), stream)
-        blob = Descriptor(OCI_LAYER, file_digest(path), path.stat().st_size)
-        path.rename(store.blob(blob.digest))
+    with store.work() as work:
+        blob, diff_id = _archive(store.tree(layer), work / "blob", f"layer {layer.short}", events)
+        (work / "blob").rename(store.blob(blob.digest))
         store.set_archive(layer.key, blob, diff_id)
     return blob, diff_id
+
+
+def _archive(tree: Path, path: Path, shown: str, events: Events) -> tuple[Descriptor, str]:
+    """Write a tree to a file as a layer; return its descriptor and diff ID."""
+    with (
+        events.track(f"archiving {shown}", 0),
+        path.open("wb") as file,
+        compressor("gzip", file) as stream,
+    ):
+        diff_id = pack(tree, stream)
+    return Descriptor(OCI_LAYER, file_digest(path), path.stat().st_size), diff_id
 
 
 def file_digest(path: Path) -> str:

@@ -43,6 +43,14 @@ find . -path ./ch -prune -o -type f -print0 | sort -z | xargs -0 cat | sha256sum
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return storage with nothing in it."""
+    made = open_store(tmp_path / "storage", Silent().say)
+    assert made is not None
+    return made
+
+
+@pytest.fixture
 def source(tmp_path: Path) -> Layout:
     """Return an image of three layers; the third has a hard link to a file of the first."""
     return layout(tmp_path / "layout", [BASE, SECOND, THIRD])
@@ -300,7 +308,8 @@ def test_replacements_killed_at_every_stage(tmp_path: Path, source: Layout) -> N
         remove_tree(path)
 
 
-def test_a_full_disk(tmp_path: Path, source: Layout) -> None:
+@pytest.mark.usefixtures("source")
+def test_a_full_disk(tmp_path: Path) -> None:
     """What does not fit is said, and nothing is left of it; with room, the same command works."""
     big = {"opt/big": os.urandom(4 << 20)}
     layout(tmp_path / "layout", [BASE, big], name="big")
@@ -326,9 +335,9 @@ def test_a_full_disk(tmp_path: Path, source: Layout) -> None:
     assert done.stdout.splitlines()[-1] == "then ['small:1']"
 
 
-def test_layers_that_cant_be_stacked(tmp_path: Path, source: Layout) -> None:
-    """ramfs has no user attributes: there an image is one directory, with the same files."""
-    assert source.rows
+@pytest.mark.usefixtures("source")
+def test_layers_that_cant_be_stacked(tmp_path: Path) -> None:
+    """A ramfs has no user attributes: there an image is one directory, with the same files."""
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", ON_RAMFS, sys.executable, tmp_path],
         capture_output=True,
