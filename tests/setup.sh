@@ -81,7 +81,10 @@ group_test() {
 	need xvfb has Xvfb
 	need x11-utils has xdpyinfo
 	need xauth has xauth
+	need docker-registry has docker-registry
 	need skopeo has skopeo
+	need apache2-utils has htpasswd
+	need openssl has openssl
 	need umoci has umoci
 	need podman has podman
 	need linux-libc-dev-armhf-cross headers arm-linux-gnueabihf

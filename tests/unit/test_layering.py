@@ -36,7 +36,7 @@ LAYERS = {
 # Each outside thing has one door.
 DOORS = {
     "click": ("cli/*",),
-    "requests": ("image/registry.py", "image/auth.py"),
+    "requests": ("image/transport.py",),
     "pyslurm": ("slurm/child.py",),
     "mpi4py": ("probe.py",),
     "yaml": ("cdi/builder.py",),
