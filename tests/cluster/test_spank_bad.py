@@ -130,7 +130,7 @@ def test_who_does_not_ask_pays_nothing(site: Site, image_tiny: Path, ch_launch: 
     inherited = {**variables, "CHLAUNCH_IMAGE": str(image_tiny)}
     job = site.cluster.run([ch_launch, "-n1", "--", "sh", "-c", "echo found"], env=inherited)
     assert (job.returncode, job.stdout) == (0, "found\n"), job.stderr
-    for command in ("/x/orted", "prted", "/x/hydra_bstrap_proxy", "hydra_pmi_proxy", "pmi_proxy"):
+    for command in ("/x/orted", "/x/prted", "/x/hydra_bstrap_proxy", "hydra_nosuch_proxy", "/x/pmi_proxy"):
         job = site.cluster.run(["srun", "-n1", command], env=inherited)
         assert "execve()" in job.stderr
     assert site.cluster.run(["srun", "-n1", "true"], env=inherited).returncode == 31
