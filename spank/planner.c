@@ -37,6 +37,27 @@ static bool is_dropped(const char *variable)
 	return false;
 }
 
+static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+enum { ENDINGS = sizeof ending / sizeof *ending };
+
+void endings_allow(struct endings *endings)
+{
+	const struct sigaction end = {.sa_handler = SIG_DFL};
+
+	for (int i = 0; i < ENDINGS; i++) {
+		sigaction(ending[i], NULL, &endings->before[i]);
+		if (endings->before[i].sa_handler != SIG_IGN)
+			sigaction(ending[i], &end, NULL);
+	}
+}
+
+void endings_restore(const struct endings *endings)
+{
+	for (int i = 0; i < ENDINGS; i++)
+		sigaction(ending[i], &endings->before[i], NULL);
+}
+
 static char **environment_make(char *const environment[])
 {
 	size_t count = 0, kept = 0;

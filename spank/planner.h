@@ -2,6 +2,7 @@
 #ifndef CHLAUNCH_SPANK_PLANNER_H
 #define CHLAUNCH_SPANK_PLANNER_H
 
+#include <signal.h>
 #include <stddef.h>
 
 /* As plugstack.conf has it. seconds: for how long the planner may be silent. */
@@ -15,6 +16,20 @@ struct answer {
 	char *text;
 	size_t length;
 };
+
+/* What srun does about the signals that ask it to end. */
+struct endings {
+	struct sigaction before[4];
+};
+
+/*
+ * Let such a signal end srun, which has asked for nothing yet. Where srun catches them (since 26.05) its
+ * threads would note one that the srun to come never hears of; where it blocks them, they wait for that one.
+ */
+void endings_allow(struct endings *endings);
+
+/* Undo that, for a srun that goes on as it is. */
+void endings_restore(const struct endings *endings);
 
 /*
  * Run the planner with the words and the environment of this srun; command_at as in cli/srun.py. Returns 0,

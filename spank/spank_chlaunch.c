@@ -339,6 +339,7 @@ static int srun_plan(const struct planner *planner, char *words[], int command_a
 	/* as it was when srun started, which has added to it since then, as have other plugins */
 	__attribute__((cleanup(cleanup_texts))) char **environment = texts_read("/proc/self/environ");
 	CLEANUP_FREE char *text = NULL;
+	struct endings endings;
 	struct answer answer = {0};
 	char srun[PATH_MAX];
 	const ssize_t length = readlink("/proc/self/exe", srun, sizeof srun - 1);
@@ -349,13 +350,16 @@ static int srun_plan(const struct planner *planner, char *words[], int command_a
 		return EXIT_OURS;
 	}
 	srun[length] = '\0';
+	endings_allow(&endings);
 	code = planner_ask(planner, srun, words, command_at, environment, &answer);
 	text = answer.text;
 	if (code != 0)
 		return code;
 	if (answer.length > 0 && answer.text[answer.length - 1] == '\0') {
-		if (strcmp(text, "stay") == 0)
+		if (strcmp(text, "stay") == 0) {
+			endings_restore(&endings);
 			return 0;
+		}
 		if (strcmp(text, "stop") == 0)
 			return -1;
 		if (strcmp(text, "run") == 0)

@@ -53,5 +53,5 @@ exec unshare --mount --pid --fork --kill-child --propagation=private sh -euc '
 	cd "$root"
 	pivot_root . mnt
 	exec chroot . env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-		sh -euc "umount --lazy /mnt; cd /src; exec env \"\$@\"" sh "$@"
+		sh -euc "umount --lazy /mnt; cd /src; env \"\$@\"; exit" sh "$@" # the shell stays, as orphans have to be waited for
 ' sh "$root" "$cache" "$@"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from chlaunch.doctor import checkup
+from chlaunch.doctor import checkup, stack
 from chlaunch.doctor.rows import VERDICTS, Row, fine, problem, warning
 from chlaunch.slurm.lists import host_list
 from chlaunch.slurm.nodes import Node, Step
@@ -15,6 +15,9 @@ HERE = "here"
 
 # Of a line of the table, for the names of the hosts it is about.
 NAMES_WIDTH = 16
+
+# Of srun, where a SPANK plugin that is required did not load in slurmstepd (spank(7)).
+_NOT_LOADED = "Plugin initialization failed"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,12 @@ def _no_answer(node: Node, step: Step, deadline: float) -> Row:
         return warning(
             "node", f"{node.state}: not looked at: {named}", "later again, or --nodes of free ones"
         )
-    return problem("node", f"{node.state}, but no answer: {named}", "see slurmd's log there")
+    remedy = "see slurmd's log there"
+    if _NOT_LOADED in step.errors:
+        remedy += (
+            f": a plugin that plugstack.conf requires is missing; if {stack.FILE}, ch-site install there"
+        )
+    return problem("node", f"{node.state}, but no answer: {named}", remedy)
 
 
 def _report(answer: str) -> tuple[tuple[Row, ...], dict[str, str]] | None:

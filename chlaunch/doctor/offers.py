@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from chlaunch import slurm
+from chlaunch.doctor import stack
 from chlaunch.doctor.rows import Patient, Row, fine, problem, warning
 from chlaunch.errors import SlurmError
 from chlaunch.launch import context, elf, flavour, launchers, options, site, starter
@@ -44,6 +45,7 @@ def cluster(patient: Patient) -> list[Row]:
             "Slurm directories",
             f"SlurmdSpoolDir {known.spool}, TmpFS {known.tmp}, PMIx makes its own in {known.pmix_tmp}",
         ),
+        *stack.plugin(here.configuration, known),
     ]
 
 

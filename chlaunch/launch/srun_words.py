@@ -12,28 +12,29 @@ from chlaunch.errors import UsageError
 from chlaunch.launch.options import OPTIONS
 
 # srun's options that take no word after them, which are flags and those whose value must be attached; and
-# those that take one. Of Slurm 20.11 to 25.11: srun(1), slurm_opt.c.
+# those that take one. Of Slurm 20.11 to 26.05: srun(1), slurm_opt.c.
 _ALONE = """
-    async bcast compress contiguous debugger-test disable-status exact exclusive external
-    get-user-env help hold immediate interactive join kill-on-bad-exit label launch-cmd multi-prog
-    nice no-allocate no-kill no-rotate overcommit overlap oversubscribe preserve-env
-    preserve-slurm-env propagate pty quiet quit-on-interrupt reboot resv-ports send-libs share
-    spread-job stepmgr test-only unbuffered usage use-min-nodes verbose version wait-for-children
-    whole x11
+    async bcast compress consolidate-segments contiguous debugger-test disable-status exact
+    exclusive external get-user-env help hold immediate interactive join kill-on-bad-exit label
+    launch-cmd multi-prog nice no-allocate no-kill no-rotate oom-kill-step overcommit overlap
+    oversubscribe parsable preserve-env preserve-slurm-env propagate pty quiet quit-on-interrupt
+    reboot resv-ports send-libs share spread-job spread-segments stepmgr test-only unbuffered
+    usage use-min-nodes verbose version wait-for-children whole x11
 """
 _VALUED = """
-    accel-bind account acctg-freq bb bbf bcast-exclude begin chdir cluster cluster-constraint
-    clusters comment consolidate-segments constraint container container-id core-spec
-    cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline delay-boot
-    dependency distribution epilog error exclude export extra extra-node-info gid gpu-bind gpu-freq
-    gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags het-group hint input job-name
-    jobid licenses mail-type mail-user max-exit-timeout mcs-label mem mem-bind mem-per-cpu
-    mem-per-gpu mem_bind mincores mincpus minsockets minthreads mpi msg-timeout network nodefile
-    nodelist nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket
-    ntasks-per-tres open-mode output pack-group partition power prefer priority profile prolog qos
-    relative reservation resources segment signal slurmd-debug sockets-per-node spank-job-env
-    switches task-epilog task-prolog tasks-per-node thread-spec threads threads-per-core time
-    time-min tmp topology tree-width treewidth tres-bind tres-per-job tres-per-task uid wait wckey
+    accel-bind account acctg-freq autocomplete bb bbf bcast-exclude begin chdir cluster
+    cluster-constraint clusters comment constraint container container-id container-type context
+    core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline
+    delay-boot dependency distribution epilog error exclude export extra extra-node-info gid
+    gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags het-group
+    hint ignore-signals input job-name jobid licenses mail-type mail-user max-exit-timeout
+    mcs-label mem mem-bind mem-per-cpu mem-per-gpu mem-update mem_bind mincores mincpus
+    minsockets minthreads mpi msg-timeout network nodefile nodelist nodes ntasks ntasks-per-core
+    ntasks-per-gpu ntasks-per-node ntasks-per-socket ntasks-per-tres open-mode output pack-group
+    partition power prefer priority profile prolog qos relative reservation resources segment
+    signal slurmd-debug sockets-per-node spank-job-env switches task-epilog task-prolog
+    tasks-per-node thread-spec threads threads-per-core time time-min tmp topology tree-width
+    treewidth tres-bind tres-per-job tres-per-task uid wait wckey
 """
 ALONE, VALUED = frozenset(_ALONE.split()), frozenset(_VALUED.split())
 

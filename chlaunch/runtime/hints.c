@@ -38,6 +38,17 @@ static bool are_singletons(void)
 	return tasks != NULL && atoi(tasks) > 1 && getenv("SLURM_PROCID") != NULL && !any_variable(wired);
 }
 
+/* ch-launch or the SPANK plugin wrote the line, by the row of site-configs/generic.toml that takes their own
+ * variables away: they know the image's MPI, or said that they don't, and --mpi is what fits or was asked for. */
+static bool is_planned(const struct container *container)
+{
+	for (size_t i = 0; i < container->variable_count; i++)
+		if (container->variables[i].kind == VARIABLE_UNSET &&
+		    strcmp(container->variables[i].name, "CHLAUNCH_*") == 0)
+			return true;
+	return false;
+}
+
 /* Servers that write to /run, /var/log, /var/lib or /var/tmp as their packages set them up. */
 static bool is_writer(const char *name)
 {
@@ -79,7 +90,7 @@ void hints_give(const struct container *container, char *const *words, const str
 	const char *slash = strrchr(words[0], '/'), *name = slash == NULL ? words[0] : slash + 1;
 	const bool writable = container->write || container->write_fake != NULL;
 
-	if (are_singletons())
+	if (!is_planned(container) && are_singletons())
 		failure->hint(HINT_SINGLETONS, getenv("SLURM_STEP_NUM_TASKS"));
 	if (!writable && is_writer(name))
 		failure->hint(HINT_WRITES, name);

@@ -80,6 +80,50 @@ def test_after_installing_srun_runs_images(cluster: Cluster, image_ompi5: Path) 
         )
 
 
+@contextmanager
+def installed(cluster: Cluster) -> Iterator[None]:
+    """Have the plugin installed, in a directory of each host's own."""
+    cluster.root(None, "mount -t tmpfs -o mode=755 tmpfs /var/lib")
+    try:
+        cluster.root(None, [CH_SITE, "install", "--no-epilog", "--plugin-dir", "/etc/slurm/lib"])
+        yield
+        cluster.root(None, [CH_SITE, "uninstall"])
+    finally:
+        cluster.root(None, "umount /var/lib; rm -rf /etc/slurm/lib /etc/slurm/plugstack.conf")
+
+
+def test_a_node_without_the_plugin_that_is_required(cluster: Cluster) -> None:
+    with installed(cluster):
+        assert {
+            rows["SPANK plugin"]["verdict"] for rows in hosts_of(cluster, "--nodes=n1", code=1).values()
+        } == {"ok"}
+        with covered(cluster, "n2", "/etc/slurm/lib", "/mnt"):
+            hosts = hosts_of(cluster, code=2)
+    assert hosts["n1"]["SPANK plugin"]["verdict"] == "ok"
+    assert "launch failed: Plugin initialization failed" in hosts["n2"]["node"]["found"]
+    assert "spank_chlaunch.so" in hosts["n2"]["node"]["remedy"]
+
+
+def test_a_node_without_the_plugin_that_is_optional(cluster: Cluster) -> None:
+    with installed(cluster):
+        stack = cluster.outside("/etc/slurm/plugstack.conf")
+        line = stack.read_text()
+        stack.write_text(line.replace("required", "optional"))
+        with covered(cluster, "n2", "/etc/slurm/lib", "/mnt"):
+            hosts = hosts_of(cluster, code=1)
+            rank = cluster.run("srun -N1 -w n2 hostname")
+            srun = cluster.run("srun -N1 --ch-image=none hostname", node="n2")
+        stack.write_text(line)
+    assert {name: rows["SPANK plugin"]["verdict"] for name, rows in hosts.items()} == {
+        "here": "ok",
+        "n1": "ok",
+        "n2": "warning",
+    }
+    # as the row says
+    assert (rank.returncode, rank.stdout) == (0, "n2\n")
+    assert "unrecognized option '--ch-image=none'" in srun.stderr
+
+
 def test_only_root_writes_to_etc(cluster: Cluster) -> None:
     install = f"{CH_SITE} install --no-plugin --no-epilog --oci --from /home/alice"
     done = cluster.run(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from machine import CHECKOUT
 
+from chlaunch.launch import srun_words
 from chlaunch.slurm import lists
 
 if TYPE_CHECKING:
@@ -74,3 +75,16 @@ def test_facts(cluster: Cluster) -> None:
     assert shown.split()[:5] == [version, "none", "/var/spool/slurmd", "/tmp", "/tmp"]
     listed = cluster.run(f"ls {shown.split()[5]}", check=True).stdout.split()
     assert "mpi_pmi2.so" in listed
+
+
+def test_sruns_options_are_known(cluster: Cluster) -> None:
+    # an option alone, which no daemon is asked for: srun misses its value or, for all others, a command
+    script = (
+        "srun --help | grep -oE '^ *(-[A-Za-z], *)?--[a-z_-]+' | grep -oE -- '--.*' |"
+        " while read option; do echo $option $(srun $option 2>&1 </dev/null | grep -c 'requires an argument'); done"
+    )
+    told = dict(line.split() for line in cluster.run(script, check=True).stdout.splitlines())
+    plain = {name.removeprefix("--"): number != "0" for name, number in told.items()}
+    assert len(plain) > 100
+    assert {name: name in srun_words.VALUED for name in plain} == plain
+    assert set(plain) - {"help"} <= srun_words.ALONE | srun_words.VALUED

@@ -123,6 +123,33 @@ def test_what_the_planner_gets(site: Site) -> None:
     assert site.cluster.run("cat stdin", check=True).stdout == ""
 
 
+def await_output(cluster: Cluster, command: str) -> None:
+    """Wait until a command prints something."""
+    for _ in range(300):
+        if cluster.run(command).stdout:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"nothing from: {command}")
+
+
+def test_a_signal_while_the_planner_works(site: Site) -> None:
+    stub = site.stub("echo >planning; sleep .5; printf 'run\\0-n1\\0--quiet\\0sleep\\000100\\0' >&3")
+    job = site.cluster.popen(["srun", "-n1", "--ch-image=/x", "true"], env=site.write(plugin.line(stub)))
+    await_output(site.cluster, "cat planning 2>/dev/null")
+    site.cluster.root(None, "pkill -TERM -u alice -x srun")
+    assert finish(job, 20).returncode != 0
+    assert site.cluster.run("squeue --noheader --states=running,pending", check=True).stdout == ""
+    site.cluster.run("rm planning", check=True)
+
+
+def test_a_signal_after_the_planner_had_nothing_to_do(site: Site) -> None:
+    line = plugin.line(site.stub("printf 'stay\\0' >&3"))
+    job = site.cluster.popen(["srun", "-n1", "--ch-image=/x", "sleep", "100"], env=site.write(line))
+    await_output(site.cluster, "squeue --noheader --steps --format=%j | grep -x sleep")
+    site.cluster.root(None, "pkill -TERM -u alice -x srun")
+    assert "srun: forcing job termination" in finish(job, 20).stderr
+
+
 def test_who_does_not_ask_pays_nothing(site: Site, image_tiny: Path, ch_launch: Path) -> None:
     variables = site.write(plugin.line("/usr/bin/false"))
     job = site.cluster.run(["srun", "-n1", "hostname"], env=variables)
@@ -130,7 +157,7 @@ def test_who_does_not_ask_pays_nothing(site: Site, image_tiny: Path, ch_launch: 
     inherited = {**variables, "CHLAUNCH_IMAGE": str(image_tiny)}
     job = site.cluster.run([ch_launch, "-n1", "--", "sh", "-c", "echo found"], env=inherited)
     assert (job.returncode, job.stdout) == (0, "found\n"), job.stderr
-    for command in ("/x/orted", "prted", "/x/hydra_bstrap_proxy", "hydra_pmi_proxy", "pmi_proxy"):
+    for command in ("/x/orted", "/x/prted", "/x/hydra_bstrap_proxy", "hydra_nosuch_proxy", "/x/pmi_proxy"):
         job = site.cluster.run(["srun", "-n1", command], env=inherited)
         assert "execve()" in job.stderr
     assert site.cluster.run(["srun", "-n1", "true"], env=inherited).returncode == 31

@@ -343,3 +343,4 @@ def test_hint_of_singletons(runtime: Runtime) -> None:
         {"SLURM_STEP_NUM_TASKS": "1"},
     ):
         assert runtime.sh("true", env=tasks | change).stderr == ""
+    assert runtime.sh("true", "--unset-env=CHLAUNCH_*", env=tasks).stderr == ""  # as ch-launch writes it
