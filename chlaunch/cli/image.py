@@ -148,7 +148,7 @@ def show(asked: Asked) -> int:
     """List images, or say what is known of one."""
     store = asked.store_if_any()
     if asked.given["image"]:
-        return _transfer().show_image(asked, store)
+        return int(_transfer().show_image(asked, store))
     if store is None:
         if asked.given["json"]:
             click.echo("[]")
@@ -183,22 +183,22 @@ def gestalt(asked: Asked) -> int:
 
 def pull(asked: Asked) -> int:
     """Pull an image."""
-    return _transfer().pull_image(asked)
+    return int(_transfer().pull_image(asked))
 
 
 def push(asked: Asked) -> int:
     """Push an image."""
-    return _transfer().push_image(asked)
+    return int(_transfer().push_image(asked))
 
 
 def login(asked: Asked) -> int:
     """Log in at a registry."""
-    return _transfer().login(asked)
+    return int(_transfer().login(asked))
 
 
 def logout(asked: Asked) -> int:
     """Log out."""
-    return _transfer().logout(asked)
+    return int(_transfer().logout(asked))
 
 
 def _transfer() -> ModuleType:

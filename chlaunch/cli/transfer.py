@@ -1,4 +1,4 @@
-"""ch-image's subcommands that talk to registries: pull, push, login, logout; and what list says of one image."""
+"""ch-image's subcommands that talk to registries: pull, push, login, logout; and list of one image."""
 
 import getpass
 import json
@@ -187,7 +187,7 @@ def _registry_alone(asked: Asked) -> Reference:
 
 
 def _neighbour(origin: str, target: Reference) -> str:
-    """Return the repository of the same registry from which an image came; empty if it came from elsewhere."""
+    """Return the repository of the same registry from which an image came; empty if from elsewhere."""
     try:
         known = reference.parse(origin)
     except UsageError:
