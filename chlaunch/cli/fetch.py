@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chlaunch.errors import RefusedError
 from chlaunch.image import published, reference
 from chlaunch.image.events import Events
 from chlaunch.image.manifest import host_platform
@@ -22,6 +23,28 @@ if TYPE_CHECKING:
 
 # Seconds that others wait who need the same image. Later its maker's node may have died: NFS tells nobody.
 DEADLINE = 900
+
+
+def staged(word: str, settings: Settings, environment: Mapping[str, str]) -> str:
+    """Return the path at which nodes have the image file at word, if that was asked for; else word.
+
+    Raises:
+        RefusedError: it is no file, or this is no job.
+        SlurmError: it can't be copied.
+
+    """
+    directory = settings.text("stage")
+    if not directory:
+        return word
+    file = Path(word)
+    if not file.is_file():
+        raise RefusedError(
+            f"--ch-stage takes an image file, and this is none: {word}",
+            "ch-convert makes one of a directory or of an image in storage",
+        )
+    from chlaunch.slurm import staging  # noqa: PLC0415  few launches need it
+
+    return staging.stage(file.absolute(), directory, environment)
 
 
 def local_image(word: str, settings: Settings, environment: Mapping[str, str], events: Events) -> str:

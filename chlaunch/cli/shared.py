@@ -63,11 +63,15 @@ def run(
 
 def fetched(word: str, settings: Settings, environment: Mapping[str, str]) -> str:
     """Return the image here for one in a registry, and any other as it is; see fetch.local_image()."""
-    if "/" not in word or word.startswith(("/", ".")):
+    is_here = "/" not in word or word.startswith(("/", "."))
+    if is_here and not settings.text("stage"):
         return word
     from chlaunch.cli import fetch, progress  # noqa: PLC0415  most images are here
 
-    return fetch.local_image(word, settings, environment, progress.events())
+    if not is_here:
+        word = fetch.local_image(word, settings, environment, progress.events())
+    # What is only shown is not copied.
+    return word if settings.is_on("dry-run") else fetch.staged(word, settings, environment)
 
 
 def say(name: str, line: str) -> None:

@@ -44,6 +44,8 @@ class Registry:
     Nothing is sent before it is asked something. A context manager, which closes its connections.
     """
 
+    parallel = True
+
     def __init__(  # noqa: PLR0913  what a user can say about it
         self,
         reference: Reference,

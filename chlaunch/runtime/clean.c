@@ -31,6 +31,8 @@ enum { /* how long one who was killed may take to let go of a file */
        ENDING_MICROSECONDS = 10000,
 };
 
+#define STAGE_DIRECTORY "/tmp" /* launch/options.py, "stage" */
+
 /* Processes of ours that are not the user's commands, and the variable that tells of which job they are. */
 static const struct helper {
 	const char *name;
@@ -217,6 +219,27 @@ static void place_clean(int directory, unsigned job, struct failure *failure)
 		close(directory);
 }
 
+/* Image files that were copied here for the job (ch-launch --ch-stage without a directory). In a sticky
+ * directory nobody can remove what is another's, nor put it there under the user's name. */
+static void staged_clean(unsigned job, struct failure *failure)
+{
+	DIR *stream = opendir(STAGE_DIRECTORY);
+	const struct dirent *entry;
+	char start[32];
+	const size_t length = (size_t)snprintf(start, sizeof start, "chlaunch-%u-", job);
+	struct stat status;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL)
+		if (strncmp(entry->d_name, start, length) == 0 &&
+		    fstatat(dirfd(stream), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(status.st_mode) && status.st_uid == geteuid() &&
+		    unlinkat(dirfd(stream), entry->d_name, 0) == 0)
+			notice(failure, NOTICE_VERBOSE, "clean: removed %s/%s", STAGE_DIRECTORY,
+			       entry->d_name);
+	if (stream != NULL)
+		closedir(stream);
+}
+
 int job_clean(unsigned job, struct failure *failure)
 {
 	struct failure ignored = {.notice = NULL};
@@ -225,6 +248,7 @@ int job_clean(unsigned job, struct failure *failure)
 	 * there. */
 	prctl(PR_SET_DUMPABLE, 0);
 	helpers_end(job, failure);
+	staged_clean(job, failure);
 	for (int i = 0; i < PLACES; i++) {
 		const int directory = place_open(i, 0, &ignored);
 
