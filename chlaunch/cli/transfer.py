@@ -13,12 +13,15 @@ import click
 
 from chlaunch.cli.asked import Asked
 from chlaunch.errors import ChlaunchError, ImageError, UsageError
-from chlaunch.image import credentials, pull, push, reference
+from chlaunch.image import login as keep
+from chlaunch.image import pull, push, reference
+from chlaunch.image.auth import Policy
 from chlaunch.image.manifest import Index, Platform, host_platform, parse
 from chlaunch.image.pull import Wanted
 from chlaunch.image.push import Goal
 from chlaunch.image.reference import Reference
 from chlaunch.image.registry import Registry
+from chlaunch.image.retry import Patience
 from chlaunch.image.store import Store
 from chlaunch.image.unpack import Limits
 
@@ -82,14 +85,8 @@ def login(asked: Asked) -> int:
     password = (
         sys.stdin.readline().rstrip("\n") if asked.given["password_stdin"] else _ask("Password", hidden=True)
     )
-    path = credentials.login(
-        where,
-        username,
-        password,
-        asked.environment,
-        verify=not asked.given["tls_no_verify"],
-        warn=asked.events.warn,
-    )
+    policy = Policy(asked.events.warn, Patience(), verify=not asked.given["tls_no_verify"])
+    path = keep.login(where, username, password, asked.environment, policy)
     asked.events.say(f"logged in: {where.registry} ({path})")
     return 0
 
@@ -97,7 +94,7 @@ def login(asked: Asked) -> int:
 def logout(asked: Asked) -> int:
     """Forget them."""
     where = _registry_alone(asked)
-    credentials.logout(where, asked.environment, warn=asked.events.warn)
+    keep.logout(where, asked.environment, asked.events.warn)
     asked.events.say(f"logged out: {where.registry}")
     return 0
 
