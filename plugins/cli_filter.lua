@@ -131,14 +131,14 @@ local function check_bundle(options, word, oci)
   if not exists(word) then
     return refuse(("--container=%s: no such file or directory"):format(word), "give the path of a container's bundle")
   end
+  if value_of(oci, "IgnoreFileConfigJson") == "true" then -- since 23.02, in the job's directory
+    return true
+  end
   if not word:match("^/") then -- measured with 22.05: "Task launch failed: No such file or directory"
     return refuse(
       ("--container=%s: Slurm looks for it in slurmd's directory, not in yours"):format(word),
       ("give its absolute path: --container=%s/%s"):format(os.getenv("PWD") or "", word)
     )
-  end
-  if value_of(oci, "IgnoreFileConfigJson") == "true" then
-    return true
   end
   if not value_of(oci, "ContainerPath") and not exists(word .. "/config.json") then
     return refuse(

@@ -1,10 +1,11 @@
-"""plugins/: cli_filter.lua and oci.conf, as an administrator would install them, each without the other parts."""
+"""plugins/cli_filter.lua as an administrator would install it, alone and beside the SPANK plugin."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import plugin
 import pytest
 from cluster import Cluster
 from images import cache_directory
@@ -41,18 +42,12 @@ def plain(start: Callable[[str, dict[str, str]], Cluster]) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def with_oci(start: Callable[[str, dict[str, str]], Cluster], ch_run: Path, image_tiny: Path) -> Cluster:
-    """Return a cluster with oci.conf, and a bundle of the tiny image in alice's home."""
-    helper = (PLUGINS / "oci-ch-run").read_text()
-    conf = (PLUGINS / "oci.conf-22.05").read_text()
-    files = {
-        "oci-ch-run": helper.replace('CH_RUN = "ch-run"', f'CH_RUN = "{ch_run}"'),
-        "oci.conf": conf.replace("/usr/local/bin/oci-ch-run", "/etc/slurm/oci-ch-run"),
-    }
-    assert files["oci-ch-run"] != helper
-    assert files["oci.conf"] != conf
-    cluster = start("CliFilterPlugins=lua\n", FILTER | files)
-    cluster.run(["/etc/slurm/oci-ch-run", "--bundle", image_tiny, "bundle"], check=True)
+def with_plugin(start: Callable[[str, dict[str, str]], Cluster]) -> Cluster:
+    """Return a cluster with the filter and the SPANK plugin."""
+    conf = "CliFilterPlugins=lua\nSchedulerType=sched/backfill\n"  # for several steps in one line
+    cluster = start(conf, FILTER | {"plugstack.conf": plugin.line()})
+    for node in (None, "n1", "n2"):
+        cluster.root(node, "test ! -e /bin/busybox || mount --bind /dev/null /bin/busybox")
     return cluster
 
 
@@ -125,45 +120,51 @@ def test_the_sites_default_is_known(plain: Cluster, ch_run: Path, image_tiny: Pa
     assert "--mpi=pmix and each" in plain.run(line, env={"SLURM_CONF": "/home/alice/slurm.conf"}).stderr
 
 
-def test_a_container_by_oci_conf(with_oci: Cluster) -> None:
-    script = 'cat /etc/os-release; pwd; echo "$1" "$VALUE"; exit 3'
-    words = ["srun", "--container=/home/alice/bundle", "-N2", "sh", "-c", script, "x", "a b\"c'"]
-    job = with_oci.run(words, env={"VALUE": "one\ntwo=$HOME"})
-    assert job.returncode == 3
-    assert job.stdout.count("a b\"c' one\ntwo=$HOME\n") == 2
-    assert "Debian" not in job.stdout
-    job = with_oci.run("echo input | srun --container=/home/alice/bundle cat", check=True)
-    assert job.stdout == "input\n"
+INSIDE = "test -s /bin/busybox && echo inside || echo host"
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("line", "says"),
     [
+        ("srun -n2 --ch-image=TINY sh -c", "inside inside"),
         (
-            "--container=/home/alice/bundle -n2",
-            "this release of Slurm can start one task a node in a container",
+            "srun -n2 --ch-mpi=none --ch-bind=/usr:/mnt --ch-bind=/usr:/srv --ch-image=TINY sh -c",
+            "inside inside",
         ),
-        ("--container=/home/alice/none", "no such file or directory"),
-        ("--container=/bin", "no bundle, there is no config.json in it"),
-        ("--container=bundle", "Slurm looks for it in slurmd's directory, not in yours"),
+        ("srun --container=TINY sh -c", "inside"),
+        ("srun --ch-image=none sh -c", "host"),
+        ("srun sh -c", "host"),
+        ("CHLAUNCH_IMAGE=TINY srun sh -c", "inside"),
+        ("srun --ch-image=./link sh -c", "inside"),
+        ("srun --ch-storage=/home/alice/store --ch-image=small:1 sh -c", "inside"),
+        ("srun --ch-storage=/home/alice/store --container=small:1 sh -c", "inside"),
+        ("CH_IMAGE_STORAGE=/home/alice/store srun --ch-image=small:1 sh -c", "inside"),
+        ("salloc -Q --ch-image=TINY srun sh -c", "inside"),
+        ("srun -Q -n1 --ch-image=TINY true : -n1 --ch-image=TINY sh -c", "inside"),
     ],
 )
-def test_what_oci_conf_can_not(with_oci: Cluster, options: str, why: str) -> None:
-    word = options.split(maxsplit=1)[0]
-    assert refusal(with_oci.run(f"srun {options} hostname")) == f"{word}: {why}"
+def test_filter_and_plugin_agree(with_plugin: Cluster, image_tiny: Path, line: str, says: str) -> None:
+    store = (
+        "mkdir -p store/l store/images/small+1; ln -sfn TINY store/l/a; echo a >store/images/small+1/layers"
+    )
+    with_plugin.run(f"ln -sfn TINY link; {store}".replace("TINY", str(image_tiny)), check=True)
+    job = with_plugin.run(f"{line.replace('TINY', str(image_tiny))} '{INSIDE}'")
+    assert (job.returncode, " ".join(job.stdout.split())) == (0, says), job.stderr
+    assert job.stderr == ""
 
 
-def test_a_script_can_not_be_in_the_container(with_oci: Cluster) -> None:
-    job = with_oci.run("sbatch --container=/home/alice/bundle --wrap=true")
-    assert refusal(job).endswith("this release of Slurm starts no script in a container")
+def test_filter_and_plugin_agree_in_a_batch_script(with_plugin: Cluster, image_tiny: Path) -> None:
+    line = f"sbatch --quiet --wait -o job.out -n2 --ch-image={image_tiny} --wrap \"srun sh -c '{INSIDE}'\""
+    assert with_plugin.run(line, check=True).stderr == ""
+    assert with_plugin.run("cat job.out", check=True).stdout.split() == ["inside", "inside"]
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{}", "[]", '{"process": {"args": 3}}', '{"process": {"args": []}}', "\0"]
-)
-def test_a_bundle_of_nonsense(with_oci: Cluster, content: str) -> None:
-    with_oci.outside("/home/alice/config.json").write_text(content)
-    job = with_oci.run(["/etc/slurm/oci-ch-run", "/", "/home/alice"])
-    assert job.returncode in (31, 64)
-    assert "Traceback" not in job.stderr
-    assert job.stderr
+@pytest.mark.parametrize("option", ["--ch-image", "--container"])
+def test_an_image_that_is_not_there_is_said_once(with_plugin: Cluster, option: str) -> None:
+    for command in ("srun OPTION true", "sbatch --wrap=true OPTION"):
+        job = with_plugin.run(command.replace("OPTION", f"{option}=/not/there"))
+        assert job.returncode != 0
+        assert [line for line in job.stderr.splitlines() if "/not/there" in line] == [
+            job.stderr.splitlines()[0]
+        ]
+    assert with_plugin.run("squeue --noheader", check=True).stdout == ""
