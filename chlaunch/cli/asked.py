@@ -11,7 +11,8 @@ import click
 from chlaunch.errors import UsageError
 from chlaunch.image.events import Events
 from chlaunch.image.manifest import Platform, host_platform
-from chlaunch.image.store import Store, open_store
+from chlaunch.image.opening import open_store
+from chlaunch.image.store import Store
 from chlaunch.rootfs import storage_directory
 
 

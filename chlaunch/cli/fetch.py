@@ -8,18 +8,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from chlaunch.errors import RefusedError
 from chlaunch.image import published, reference
 from chlaunch.image.events import Events
-from chlaunch.image.manifest import host_platform
+from chlaunch.image.manifest import Source, host_platform
 from chlaunch.image.reference import Reference
 from chlaunch.launch.options import Settings
 from chlaunch.rootfs import storage_directory
-
-if TYPE_CHECKING:
-    from chlaunch.image.registry import Registry
 
 # Seconds that others wait who need the same image. Later its maker's node may have died: NFS tells nobody.
 DEADLINE = 900
@@ -63,11 +59,11 @@ def local_image(word: str, settings: Settings, environment: Mapping[str, str], e
     if not reference.is_remote(word) or _is_here(word, storage):
         return word
     # Python's requests takes 150 ms to load.
-    from chlaunch.cli.transfer import registry_of  # noqa: PLC0415
+    from chlaunch.image.registry import Registry  # noqa: PLC0415
 
     full = reference.parse(word).complete(environment)
     places = _places(settings, environment, events)
-    registry = registry_of(full, environment, events)
+    registry = Registry(full, environment, warn=events.warn)
     digest = full.digest or registry.resolve(full.version)[0]
     name = f"{digest.partition(':')[2]}-{host_platform().architecture}.sqfs"
     for directory, owners in places:
@@ -114,7 +110,7 @@ def _places(
     return places
 
 
-def _make(registry: "Registry", full: Reference, path: Path, events: Events) -> None:
+def _make(registry: Source, full: Reference, path: Path, events: Events) -> None:
     """Write an image of a registry into a file.
 
     Raises:

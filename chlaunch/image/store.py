@@ -25,7 +25,6 @@ import ctypes
 import hashlib
 import json
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,23 +39,8 @@ from chlaunch.image.locks import Say
 from chlaunch.image.manifest import OCI_LAYER, Descriptor
 from chlaunch.image.removal import remove_tree
 
-VERSION = 1
-DIRECTORIES = ("l", "layers", "images", "deleted", "blobs/sha256", "blobs/partial", "tmp", "locks", "cache")
-FILES = ("version", "lock")
-NAMES = frozenset((*FILES, *(name.partition("/")[0] for name in DIRECTORIES)))
-
-# What other programs' storage is known by.
-FOREIGN = (
-    ({"img", "dlcache"}, "charliecloud's storage"),
-    ({"overlay-images", "overlay-layers"}, "podman's storage"),
-    ({"oci-layout", "index.json"}, "an OCI image layout"),
-    ({"bin", "etc", "usr"}, "a root file system"),
-)
-
 # As few characters as tell a layer from the others: mount(2) reads one page of options.
 SHORT_LEAST, SHORT_MOST = 4, 16
-
-ELSEWHERE = "choose an empty or new directory with --storage or CH_IMAGE_STORAGE"
 
 RECORD_MOST = 1 << 20
 
@@ -115,12 +99,12 @@ class StoredImage:
     @property
     def config(self) -> bytes:
         """Return its configuration, JSON; empty if it has none."""
-        return _read(self.path / "config.json")
+        return read(self.path / "config.json")
 
     @property
     def manifest(self) -> bytes:
         """Return its manifest as it was downloaded; empty if it has none."""
-        return _read(self.path / "manifest.json")
+        return read(self.path / "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -280,72 +264,6 @@ class Store:
         return image
 
 
-def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
-    """Return the storage at path, made if it is not there; None if it is not and it should not be made.
-
-    Raises:
-        StorageError: it is something else, belongs to somebody else, or has a version that is not known here.
-
-    """
-    if create:
-        try:
-            path.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"can't make storage directory: {path}: {os.strerror(error.errno or 0)}",
-                ELSEWHERE,
-            ) from error
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    if status.st_uid != os.geteuid() and (
-        stat.S_ISLNK(status.st_mode) or path.parent.stat().st_mode & 0o1002
-    ):
-        raise StorageError(
-            f"storage directory belongs to user {status.st_uid}: {path}",
-            "anybody may make one there; choose another place with --storage or CH_IMAGE_STORAGE",
-        )
-    if not path.is_dir():
-        raise StorageError(f"storage is not a directory: {path}", "choose another place with --storage")
-    store = Store(path)
-    version = _version(path)
-    if version is None:
-        if not create:
-            return None
-        with locks.held(path / "lock", "making storage", say):
-            version = _version(path) or _adopt(store)
-    if version != VERSION:
-        _migrate(store, version)
-    if create:
-        store.sweep()
-    return store
-
-
-def _is_directory(path: Path, *, create: bool) -> bool:
-    """Say whether there is a directory that nobody else can have put there.
-
-    Raises:
-        StorageError: somebody else has, or it can't be made, or is none.
-
-    """
-    try:
-        if create:
-            path.mkdir(mode=0o700, exist_ok=True)
-        status = path.lstat()
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not create:
-            return False
-        why = "not a directory" if isinstance(error, FileExistsError) else os.strerror(error.errno or 0)
-        raise StorageError(f"can't use storage directory: {path}: {why}", ELSEWHERE) from error
-    open_to_all = bool(path.parent.stat().st_mode & stat.S_IWOTH)
-    if status.st_uid != os.geteuid() and (stat.S_ISLNK(status.st_mode) or open_to_all):
-        raise StorageError(f"storage directory belongs to user {status.st_uid}: {path}", ELSEWHERE)
-    if not path.is_dir():
-        raise StorageError(f"storage is not a directory: {path}", ELSEWHERE)
-    return True
-
-
 def file_name(name: str) -> str:
     """Return an image's name as a file's (runtime/store.c)."""
     return name.replace("/", "%").replace(":", "+")
@@ -373,59 +291,6 @@ def replace(new: Path, place: Path, old: Path) -> None:
             new.rename(place)
 
 
-def _version(path: Path) -> int | None:
-    """Return the version of the storage at path; None if it is none.
-
-    Raises:
-        StorageError: it is something else.
-
-    """
-    text = _read(path / "version").decode(errors="replace").strip()
-    if text.isdigit():
-        return int(text)
-    try:
-        foreign = sorted({entry.name for entry in os.scandir(path)} - NAMES)
-    except OSError as error:
-        raise StorageError(
-            f"can't read storage directory: {path}: {os.strerror(error.errno or 0)}"
-        ) from error
-    if not text and not foreign:
-        return None
-    kind = next((kind for names, kind in FOREIGN if names <= set(foreign)), "")
-    shown = ", ".join(ascii(name)[1:-1] for name in foreign[:3]) or "version"
-    raise StorageError(
-        f"storage directory is {kind or 'not ours'}: {path} (it has: {shown})",
-        ELSEWHERE,
-    )
-
-
-def _adopt(store: Store) -> int:
-    """Make storage of a directory that is empty, or that a killed command was making; return its version."""
-    try:
-        for name in DIRECTORIES:
-            (store.path / name).mkdir(parents=True, exist_ok=True)
-        store.write(store.path / "version", f"{VERSION}\n".encode())
-    except OSError as error:
-        raise StorageError(
-            f"can't make storage: {error.filename or store.path}: {os.strerror(error.errno or 0)}",
-            ELSEWHERE,
-        ) from error
-    return VERSION
-
-
-def _migrate(store: Store, version: int) -> None:
-    """Bring storage of an older version to this one: a step for each, named here once there is one.
-
-    Raises:
-        StorageError: nobody knows how.
-
-    """
-    raise StorageError(
-        f"storage has version {version}, and this chlaunch knows {VERSION}: {store.path}",
-        "use the chlaunch that made it, or another directory: --storage or CH_IMAGE_STORAGE",
-    )
-
-
 def _shorts(key: str) -> Iterator[str]:
     """Give names for a layer, the best first."""
     digits = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower()
@@ -433,7 +298,7 @@ def _shorts(key: str) -> Iterator[str]:
         yield digits[:length]
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     """Return what a small file has; nothing if it is not there."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -446,7 +311,7 @@ def _read(path: Path) -> bytes:
 def _load(path: Path) -> dict[str, Any] | None:
     """Return a JSON object; None if there is none."""
     try:
-        said = json.loads(_read(path))
+        said = json.loads(read(path))
     except ValueError:
         return None
     return said if isinstance(said, dict) else None

@@ -47,8 +47,9 @@ class Unpacked:
 
     diff_id: the digest of the uncompressed archive, "sha256:…", and size its bytes. dropped: what was not
     made, by kind, and how often. whiteouts: paths that layers below lose; opaque: directories of which
-    nothing below is seen, "" for the root. links_below: hard links whose target is not in this layer, with it.
-    implied: directories without a member of their own. Paths are relative, not UTF-8 in them as surrogates.
+    nothing below is seen, "" for the root. links_below: hard links whose target is not in this layer, with
+    it. implied: directories without a member of their own. Paths are relative; what is not UTF-8 in them are
+    surrogates.
     """
 
     diff_id: str

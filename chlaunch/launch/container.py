@@ -56,7 +56,9 @@ class Container:
     write: bool = False
     write_fake: str | None = None
     write_fake_rank: bool = False
+    write_to: str | None = None
     private_tmp: bool = False
+    keep_tmp: bool = False
     home: bool = False
     keep_passwd: bool = False
     seccomp: bool = False
@@ -84,6 +86,7 @@ def _options(container: Container) -> Iterator[str]:
     flags = (
         ("write", container.write),
         ("private-tmp", container.private_tmp),
+        ("no-tmp", container.keep_tmp),
         ("home", container.home),
         ("no-passwd", container.keep_passwd),
         ("seccomp", container.seccomp),
@@ -94,6 +97,7 @@ def _options(container: Container) -> Iterator[str]:
         ("storage", container.storage),
         ("write-fake", container.write_fake),
         ("write-fake-scope", "rank" if container.write_fake_rank else None),
+        ("write-to", container.write_to),
         ("uid", container.uid),
         ("gid", container.gid),
     )

@@ -215,12 +215,14 @@ static int tmp_private(struct assembly *assembly, struct failure *failure)
 	return 0;
 }
 
-static int tmp_attach(struct assembly *assembly, bool private, struct failure *failure)
+static int tmp_attach(struct assembly *assembly, const struct container *container, struct failure *failure)
 {
 	const char *source = tmp_source();
 	struct stat status;
 
-	if (private)
+	if (container->keep_tmp)
+		return 0;
+	if (container->private_tmp)
 		return tmp_private(assembly, failure);
 	if (stat(source, &status) < 0 || !S_ISDIR(status.st_mode)) {
 		notice(failure, NOTICE_WARNING, "$TMPDIR is no directory here, /tmp is used: %s", source);
@@ -296,9 +298,9 @@ static int root_attach(struct assembly *assembly, struct image *image, const str
 		return -1;
 	if (staging_attach(assembly, failure) < 0)
 		return -1;
-	if (container->write_fake == NULL)
+	if (container->write_fake == NULL && container->write_to == NULL)
 		return 0;
-	return overlay_attach(assembly, container->write_fake, image->store,
+	return overlay_attach(assembly, container, image->store,
 			      image->kind == IMAGE_LAYERS ? image->layers : NULL, failure);
 }
 
@@ -315,8 +317,9 @@ static int host_build(struct assembly *assembly, const struct container *contain
 {
 	struct stat status;
 
-	if (container->write_fake != NULL)
-		return FAIL(failure, FAILURE_IMAGE_HOST, 0, "--write-fake");
+	if (container->write_fake != NULL || container->write_to != NULL)
+		return FAIL(failure, FAILURE_IMAGE_HOST, 0, "%s",
+			    container->write_to != NULL ? "--write-to" : "--write-fake");
 	if (stat("/", &status) < 0)
 		return FAIL(failure, FAILURE_MOUNT, errno, "/");
 	assembly_cover(assembly, &status); /* nothing is made in it */
@@ -334,8 +337,8 @@ int assemble(const struct container *container, struct image *image, struct fail
 			       : host_build(&assembly, container, failure);
 	if (root_attach(&assembly, image, container, &top, failure) < 0 ||
 	    identity_attach(&assembly, container, failure) < 0 || defaults_attach(&assembly, failure) < 0 ||
-	    tmp_attach(&assembly, container->private_tmp, failure) < 0 ||
-	    home_attach(&assembly, container, failure) < 0 || binds_attach(&assembly, container, failure) < 0)
+	    tmp_attach(&assembly, container, failure) < 0 || home_attach(&assembly, container, failure) < 0 ||
+	    binds_attach(&assembly, container, failure) < 0)
 		return -1;
 	xauthority_attach(&assembly);
 	if (ld_cache_attach(&assembly, container, failure) < 0 || underlays_finish(&assembly, failure) < 0)

@@ -43,7 +43,9 @@ struct container {
 	bool write;
 	const char *write_fake; /* size of the tmpfs that takes what is written, as in tmpfs(5); NULL: none */
 	bool write_fake_rank;	/* each rank has its own; else those who join share it */
+	const char *write_to;	/* directory that takes what is written and keeps it; NULL: none */
 	bool private_tmp;	/* an empty /tmp, in place of the host's */
+	bool keep_tmp;		/* the image's own /tmp */
 	bool home;		/* host's $HOME at /home/$USER */
 	bool keep_passwd;	/* the image's own /etc/passwd and /etc/group */
 	bool seccomp;		/* privileged calls succeed without doing anything */

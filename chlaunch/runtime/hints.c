@@ -39,7 +39,8 @@ static bool are_singletons(void)
 }
 
 /* ch-launch or the SPANK plugin wrote the line, by the row of site-configs/generic.toml that takes their own
- * variables away: they know the image's MPI, or said that they don't, and --mpi is what fits or was asked for. */
+ * variables away: they know the image's MPI, or said that they don't, and --mpi is what fits or was asked
+ * for. */
 static bool is_planned(const struct container *container)
 {
 	for (size_t i = 0; i < container->variable_count; i++)
@@ -88,7 +89,8 @@ void hints_give(const struct container *container, char *const *words, const str
 		const struct failure *failure)
 {
 	const char *slash = strrchr(words[0], '/'), *name = slash == NULL ? words[0] : slash + 1;
-	const bool writable = container->write || container->write_fake != NULL;
+	const bool writable =
+		container->write || container->write_fake != NULL || container->write_to != NULL;
 
 	if (!is_planned(container) && are_singletons())
 		failure->hint(HINT_SINGLETONS, getenv("SLURM_STEP_NUM_TASKS"));

@@ -32,6 +32,7 @@ enum option_key { /* options without a short name */
 		  OPTION_JSON,
 		  OPTION_LD_CACHE,
 		  OPTION_NO_PASSWD,
+		  OPTION_NO_TMP,
 		  OPTION_READ_PEER,
 		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
@@ -40,6 +41,7 @@ enum option_key { /* options without a short name */
 		  OPTION_UNSAFE,
 		  OPTION_UNSET_ENV,
 		  OPTION_WRITE_FAKE_SCOPE,
+		  OPTION_WRITE_TO,
 };
 
 static const struct argp_option option_rows[] = {
@@ -75,6 +77,7 @@ static const struct argp_option option_rows[] = {
 	{"ld-cache", OPTION_LD_CACHE, "DIR", 0, "let ld.so find the libraries in DIR", 0},
 	{"mount", 'm', "DIR", 0, "accepted and not needed: image files need no mount point", 0},
 	{"no-passwd", OPTION_NO_PASSWD, NULL, 0, "keep the image's own /etc/passwd and /etc/group", 0},
+	{"no-tmp", OPTION_NO_TMP, NULL, 0, "keep the image's own /tmp", 0},
 	{"private-tmp", 't', NULL, 0, "an empty /tmp (default: the host's)", 0},
 	{"quiet", 'q', NULL, 0, "say less (repeatable)", 0},
 	{"read-peer", OPTION_READ_PEER, "OWN:OTHER", OPTION_HIDDEN, NULL, 0},
@@ -98,6 +101,8 @@ static const struct argp_option option_rows[] = {
 	 "let the image seem writable: what is written goes to memory (default: up to 12 % of it)", 0},
 	{"write-fake-scope", OPTION_WRITE_FAKE_SCOPE, "node|rank", 0,
 	 "who sees what is written: all who join (default), or each rank its own; implies --write-fake", 0},
+	{"write-to", OPTION_WRITE_TO, "DIR", 0,
+	 "let the image seem writable: what is written is kept in DIR, to go on with", 0},
 	{NULL, 0, NULL, 0, NULL, 0},
 };
 
@@ -210,6 +215,12 @@ static error_t option_mount(int key, char *value, const struct argp_state *state
 		return 0;
 	case OPTION_LD_CACHE:
 		word_add(&container->ld_cache, &container->ld_cache_count, value, state);
+		return 0;
+	case OPTION_NO_TMP:
+		container->keep_tmp = true;
+		return 0;
+	case OPTION_WRITE_TO:
+		container->write_to = value;
 		return 0;
 	case 'm':
 		if (access(value, F_OK) < 0)
@@ -378,8 +389,12 @@ static error_t words_end(struct options *options, char **words, int count, const
 	if (options->show_version || options->show_errors || options->feature != NULL ||
 	    options->peer != NULL || options->clean_job != 0)
 		return 0;
-	if (options->container.write && options->container.write_fake != NULL)
-		argp_error(state, "--write and --write-fake exclude each other");
+	if (options->container.write + (options->container.write_fake != NULL) +
+		    (options->container.write_to != NULL) >
+	    1)
+		argp_error(state, "--write, --write-fake and --write-to exclude each other");
+	if (options->container.private_tmp && options->container.keep_tmp)
+		argp_error(state, "--private-tmp and --no-tmp exclude each other");
 	if (options->container.join && options->container.join_pid != 0)
 		argp_error(state, "--join and --join-pid exclude each other");
 	if (count == 0)

@@ -83,44 +83,61 @@ int overlay_layers(int store, int image, const char *lower, const char *shown, s
 	return top >= 0 ? top : FAIL(failure, FAILURE_STORE, errno, "%s", shown);
 }
 
-/* The words of an overlay with its upper and work directories in the tmpfs whose top is given; its root
- * directory will look like the one at path like. */
-static int writable_options(int tmpfs, const char *lower, const char *like, char *options, size_t size,
+/* The words of an overlay with its upper and work directories in the directory given; where they are new, its
+ * root directory will look like the one at path like. */
+static int writable_options(int directory, const char *lower, const char *like, char *options, size_t size,
 			    struct failure *failure)
 {
+	const bool is_new = mkdirat(directory, "upper", 0755) == 0;
 	struct stat status;
 
-	if (mkdirat(tmpfs, "upper", 0755) < 0 || mkdirat(tmpfs, "work", 0755) < 0 ||
-	    stat(like, &status) < 0 || fchmodat(tmpfs, "upper", status.st_mode & 07777, 0) < 0)
-		return FAIL(failure, FAILURE_OVERLAY, errno, "tmpfs");
+	if ((!is_new && errno != EEXIST) || (mkdirat(directory, "work", 0755) < 0 && errno != EEXIST) ||
+	    stat(like, &status) < 0 ||
+	    (is_new && fchmodat(directory, "upper", status.st_mode & 07777, 0) < 0))
+		return FAIL(failure, FAILURE_OVERLAY, errno, "the directory that takes what is written");
 	snprintf(options, size,
-		 "userxattr,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,lowerdir=%s", tmpfs,
-		 tmpfs, lower);
+		 "userxattr,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,lowerdir=%s",
+		 directory, directory, lower);
 	return 0;
 }
 
-int overlay_attach(struct assembly *assembly, const char *size, int store, const char *layers,
-		   struct failure *failure)
+/* The directory that takes what is written. It is opened in this mount namespace: an overlay takes no
+ * other's. */
+static int writable_open(struct assembly *assembly, const struct container *container,
+			 struct failure *failure)
 {
-	CLEANUP_FD int tmpfs = mounts_tmpfs(assembly->staging, "fake", size, failure);
+	int directory;
+
+	if (container->write_to == NULL)
+		return mounts_tmpfs(assembly->staging, "fake", container->write_fake, failure);
+	directory = open(container->write_to, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return directory >= 0 ? directory
+			      : FAIL(failure, FAILURE_OVERLAY, errno, "--write-to=%s", container->write_to);
+}
+
+int overlay_attach(struct assembly *assembly, const struct container *container, int store,
+		   const char *layers, struct failure *failure)
+{
+	const char *shown = container->write_to != NULL ? "--write-to" : "--write-fake";
+	CLEANUP_FD int directory = writable_open(assembly, container, failure);
 	char like[64], point[64], options[LOWER_MOST + 128];
 	int top;
 
-	if (tmpfs < 0)
+	if (directory < 0)
 		return -1;
 	if (mkdirat(assembly->staging, "overlay", 0755) < 0)
 		return FAIL(failure, FAILURE_OVERLAY, errno, "tmpfs");
 	snprintf(point, sizeof point, "/proc/self/fd/%d/overlay", assembly->staging);
 	mounts_fd_path(&like, assembly->root);
 	/* Layers go into this overlay themselves: the kernel piles no more than two upon each other. */
-	if (writable_options(tmpfs, layers == NULL ? like : layers, like, options, sizeof options, failure) <
-		    0 ||
-	    (layers == NULL ? overlay_mount(point, 0, options, "--write-fake", failure)
-			    : layers_mount(store, point, 0, options, "--write-fake", failure)) < 0)
+	if (writable_options(directory, layers == NULL ? like : layers, like, options, sizeof options,
+			     failure) < 0 ||
+	    (layers == NULL ? overlay_mount(point, 0, options, shown, failure)
+			    : layers_mount(store, point, 0, options, shown, failure)) < 0)
 		return -1;
 	top = openat(assembly->staging, "overlay", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (top < 0)
-		return FAIL(failure, FAILURE_OVERLAY, errno, "--write-fake");
+		return FAIL(failure, FAILURE_OVERLAY, errno, "%s", shown);
 	assembly->root = top;
 	assembly->write = true;
 	return 0;

@@ -15,8 +15,8 @@ int overlay_layers(int store, int image, const char *lower, const char *shown, s
 
 /* Put a writable overlay over the root being put together, or over layers where they are not NULL; its top
  * becomes the assembly's root. */
-int overlay_attach(struct assembly *assembly, const char *size, int store, const char *layers,
-		   struct failure *failure);
+int overlay_attach(struct assembly *assembly, const struct container *container, int store,
+		   const char *layers, struct failure *failure);
 
 /* In a container that is complete: an overlay of this rank alone on top of its root directory, the mounts of
  * the container in it. first: this rank made the container and nobody has entered it yet. */

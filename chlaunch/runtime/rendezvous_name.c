@@ -122,12 +122,14 @@ uint64_t rendezvous_container(const struct container *container)
 	for (size_t i = 0; i < container->ld_cache_count; i++)
 		hash = hash_word(hash, container->ld_cache[i]);
 	hash = hash_word(hash, container->storage == NULL ? getenv("CH_IMAGE_STORAGE") : container->storage);
-	hash = hash_word(hash, container->write_fake);
+	hash = hash_word(hash_word(hash, container->write_fake), container->write_to);
 	hash = hash_word(hash, tmp_source()); /* Slurm sets TMPDIR=/tmp for the first task of a node only */
 	hash = hash_word(hash, container->home ? getenv("HOME") : NULL);
 	return hash_word(hash, (const char[]){container->write ? 'w' : 'r', container->home ? 'h' : '-',
 					      container->keep_passwd ? 'k' : '-',
 					      container->write_fake_rank ? 'a' : '-',
 					      container->write_fake != NULL ? 'f' : '-',
-					      container->private_tmp ? 't' : '-', '\0'});
+					      container->write_to != NULL ? 'o' : '-',
+					      container->private_tmp ? 't' : '-',
+					      container->keep_tmp ? 'k' : '-', '\0'});
 }

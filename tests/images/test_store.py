@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,9 +22,10 @@ from chlaunch.image import keeping
 from chlaunch.image.events import Silent
 from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Descriptor, Platform
+from chlaunch.image.opening import open_store
 from chlaunch.image.pull import Wanted, pull
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Store, StoredImage, open_store
+from chlaunch.image.store import Store, StoredImage
 
 BASE = {"bin": None, "bin/sh": b"shell", "etc": None, "etc/a": b"a", "etc/b": b"b", "usr": None}
 SECOND = {"etc": None, "etc/.wh.a": b"", "etc/c": b"c", "opt": None, "opt/x": b"x" * 10_000}
@@ -289,9 +291,6 @@ def test_replacements_killed_at_every_stage(tmp_path: Path, source: Layout) -> N
     """An image of that name is always there: the one before, or the one after."""
     other = layout(tmp_path / "other", [BASE, {"opt/new": b"new"}])
 
-    def work(store: Store) -> None:
-        get(store, other)
-
     def prepared(path: Path) -> None:
         store = open_store(path, Silent().say)
         assert store is not None
@@ -302,7 +301,7 @@ def test_replacements_killed_at_every_stage(tmp_path: Path, source: Layout) -> N
         prepared(path)
         store = open_store(path, Silent().say)
         assert store is not None
-        killed_at(change, lambda store=store: work(store))
+        killed_at(change, partial(get, store, other))
         files = seen(store)
         assert ("opt/y" in files) != ("opt/new" in files)
         remove_tree(path)
@@ -366,7 +365,7 @@ from chlaunch.image.files import DirectoryFiles
 from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Platform
 from chlaunch.image.pull import Wanted, pull
-from chlaunch.image.store import open_store
+from chlaunch.image.opening import open_store
 from chlaunch.trees import Directory
 class Printing(Silent):
     def warn(self, line):

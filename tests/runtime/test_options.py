@@ -295,6 +295,31 @@ def write_fake_scope_node(runtime: Runtime, words: list[str]) -> None:
     assert two_ranks(runtime, ["--join", *words], MADE, image="own") == ("made", "/made")
 
 
+@effect("write-to", "kept")
+def write_to(runtime: Runtime, words: list[str]) -> None:
+    script = "rm /etc/hostname && mkdir /made && echo new >/made/file"
+    assert runtime.machine.run("rm -rf kept && mkdir kept").returncode == 0
+    result = runtime(*words, "own", "--", "sh", "-c", script)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert runtime.machine.run("ls own/made 2>/dev/null; ls own/etc/hostname").stdout == "own/etc/hostname\n"
+    again = runtime(
+        *words, "own.sqfs", "--", "sh", "-c", "cat /made/file; test -e /etc/hostname || echo gone"
+    )
+    assert again.stdout == "new\ngone\n"
+    assert runtime.machine.run("cat kept/upper/made/file").stdout == "new\n"
+    assert runtime("--write-to=nosuch", "own", "--", "true").returncode == 31
+
+
+@effect("no-tmp")
+def no_tmp(runtime: Runtime, words: list[str]) -> None:
+    """See nothing of the host's /tmp, and all that the image has there."""
+    assert runtime.machine.run("touch /tmp/of-the-host; rm -rf kept2 && mkdir kept2").returncode == 0
+    script = "ls /tmp; touch /tmp/of-the-image"
+    for seen in ("", "of-the-image\n"):
+        result = runtime(*words, "--write-to=kept2", "own", "--", "sh", "-c", script)
+        assert (result.stdout, result.stderr) == (seen, "")
+
+
 @effect("storage", "store")
 def storage(runtime: Runtime, words: list[str]) -> None:
     result = runtime(*words, "local/tiny:1", "--", "echo", "found")
