@@ -154,9 +154,18 @@ class DockerArchiveSink:
     members: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def parallel(self) -> bool:
+        """Say that blobs are put there one after another."""
+        return False
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Say whether it was put already."""
         return descriptor.digest in self.members
+
+    def mount(self, _descriptor: Descriptor, _from_repository: str) -> bool:
+        """Say that there are no neighbours."""
+        return False
 
     def put_blob(self, descriptor: Descriptor, path: Path, progress: Progress) -> None:
         """Put the file at path there."""

@@ -173,21 +173,29 @@ def open_files(path: Path, temporary: Path, progress: Progress = lambda _: None)
         ImageError: it is neither, or damaged.
 
     """
+    if path.is_dir():
+        yield DirectoryFiles(Directory(str(path)), str(path))
+        return
+    with open_regular(path) as file, _plain(file, temporary, str(path), progress) as plain:
+        yield read_archive(plain, str(path))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; nothing else is, for to open a FIFO is to wait.
+
+    Raises:
+        ImageError: there is none, or it can't be read.
+
+    """
+    hint = "give the path of an image that you may read"
     try:
-        if path.is_dir():
-            yield DirectoryFiles(Directory(str(path)), str(path))
-            return
-        # Nothing but a file may be opened: a FIFO blocks.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ImageError(
-            f"can't open image: {path}: {error.strerror}", "give the path of an image"
-        ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ImageError(f"not a file or directory: {path}", "give the path of an image")
-        with _plain(file, temporary, str(path), progress) as plain:
-            yield read_archive(plain, str(path))
+        raise ImageError(f"can't open image: {path}: {error.strerror}", hint) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError(f"not a file: {path}", hint)
+    return os.fdopen(descriptor, "rb")
 
 
 def read_archive(file: BinaryIO, shown: str) -> ArchiveFiles:

@@ -160,9 +160,18 @@ class LayoutSink:
     rows: list[Descriptor]
     written: bool = True
 
+    @property
+    def parallel(self) -> bool:
+        """Say that blobs are put there one after another."""
+        return False
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Say whether it is there already."""
         return self.writer.size(_blob(descriptor.digest)) == descriptor.size
+
+    def mount(self, _descriptor: Descriptor, _from_repository: str) -> bool:
+        """Say that there are no neighbours."""
+        return False
 
     def put_blob(self, descriptor: Descriptor, path: Path, progress: Progress) -> None:
         """Put the file at path there.

@@ -155,9 +155,11 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where an image can be put. parallel: blobs may be put there several at once."""
+    """Where an image can be put."""
 
-    parallel: bool
+    @property
+    def parallel(self) -> bool:
+        """Say whether blobs may be put there several at once."""
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Say whether it is there already."""

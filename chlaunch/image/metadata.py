@@ -73,8 +73,8 @@ def metadata_files(config: Config) -> dict[str, bytes]:
     return files
 
 
-def read_metadata(rootfs: Rootfs, shown: str) -> Config:
-    """Return what an image says of itself in /ch, of the platform that platform_of() tells.
+def read_metadata(rootfs: Rootfs, shown: str, default: Platform | None = None) -> Config:
+    """Return what an image says of itself in /ch, of the platform that platform_of() tells, or the default.
 
     The files that ch-run reads win over metadata.json, so what users changed in them holds. There are no
     diff_ids; raw is empty.
@@ -91,7 +91,7 @@ def read_metadata(rootfs: Rootfs, shown: str) -> Config:
         environment = {**long, **_parse_environment(_file(rootfs, ENVIRONMENT, shown))}
     history = said.get("history")
     return Config(
-        platform=platform_of(rootfs, shown),
+        platform=platform_of(rootfs, shown, default),
         environment=tuple(f"{name}={value}" for name, value in sorted(environment.items())),
         entrypoint=_command(rootfs, ENTRYPOINT, said.get("entrypoint"), shown),
         cmd=_command(rootfs, CMD, said.get("cmd"), shown),
@@ -141,11 +141,11 @@ def config_of(config: Config, diff_ids: Sequence[str], *, created_by: str = "chl
     return manifest.dump(said)
 
 
-def platform_of(rootfs: Rootfs, shown: str) -> Platform:
-    """Return what an image runs on: by its programs, with the variant that its metadata has.
+def platform_of(rootfs: Rootfs, shown: str, default: Platform | None = None) -> Platform:
+    """Return what an image runs on: by its programs, with the variant that metadata has; else the default.
 
     Raises:
-        ImageError: there is neither.
+        ImageError: there is none of them.
 
     """
     said = _text(_json_file(rootfs, METADATA, shown), "arch", shown)
@@ -156,6 +156,8 @@ def platform_of(rootfs: Rootfs, shown: str) -> Platform:
         return found
     if architecture:
         return told
+    if default is not None:
+        return default
     raise ImageError(
         f"can't tell the architecture of {shown}: it has neither /{METADATA} nor a program of a known one",
         "is it an image? If so, name its architecture with --arch",
