@@ -308,6 +308,25 @@ def _unseen(path: str, kind: str) -> str:
     return f"{kind} {why}" if why else ""
 
 
+def squashfs_offset(path: str) -> int:
+    """Return where in an image file its SquashFS begins.
+
+    Raises:
+        ImageError: there is none in it, or the file can't be read.
+
+    """
+    try:
+        kind = _kind_of_file(path)
+        with open(path, "rb") as file:  # noqa: PTH123  as above
+            if kind == SIF:
+                return _sif_partition(file.fileno(), path)
+    except OSError as error:
+        raise _unopened(path, "", error) from error
+    if kind != MAGICS[0][2]:
+        raise ImageError(f"no SquashFS in it: {path}", "give the path of a .sqfs or .sif file")
+    return 0
+
+
 def _open_squashfs(path: str, kind: str) -> Squashfs:
     """Open the SquashFS in an image file.
 
