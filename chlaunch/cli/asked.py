@@ -59,3 +59,10 @@ class Asked:
     @property
     def _path(self) -> Path:
         return Path(storage_directory(self.given["storage"] or "", self.environment))
+
+
+def name_in_storage(name: str, platform: Platform | None) -> str:
+    """Return under which name an image for a platform is stored: this machine's have none added to theirs."""
+    if platform is None or platform.usual == host_platform().usual:
+        return name
+    return f"{name}~{str(platform.usual).replace('/', '-')}"

@@ -5,10 +5,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from chlaunch.errors import ChlaunchError, UsageError
-from chlaunch.launch.options import Settings
-from chlaunch.launch.plan import Plan
+
+if TYPE_CHECKING:  # most commands have no plan, whose modules take half of their start
+    from chlaunch.launch.options import Settings
+    from chlaunch.launch.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def run(
         return manner.codes.get(ChlaunchError.exit_code, ChlaunchError.exit_code)
 
 
-def fetched(word: str, settings: Settings, environment: Mapping[str, str]) -> str:
+def fetched(word: str, settings: "Settings", environment: Mapping[str, str]) -> str:
     """Return the image here for one in a registry, and any other as it is; see fetch.local_image()."""
     is_here = "/" not in word or word.startswith(("/", "."))
     if is_here and not settings.text("stage"):
@@ -80,7 +83,7 @@ def say(name: str, line: str) -> None:
         print(f"{name}: {line}" if name else line, file=sys.stderr)  # noqa: T201  the one place that prints to stderr
 
 
-def show(name: str, plan: Plan, settings: Settings) -> None:
+def show(name: str, plan: "Plan", settings: "Settings") -> None:
     """Say what was asked for of the plan, and what the user should hear in any case."""
     dry = settings.is_on("dry-run")
     if settings.is_on("json"):
@@ -118,7 +121,7 @@ def version() -> str:
         return "(not installed)"
 
 
-def _json(plan: Plan) -> str:
+def _json(plan: "Plan") -> str:
     """Return the plan as one JSON object."""
     import json  # noqa: PLC0415  only with --ch-json
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from chlaunch.cli.asked import Asked
+from chlaunch.cli.asked import Asked, name_in_storage
 from chlaunch.errors import ChlaunchError, ImageError, UsageError
 from chlaunch.image import login as keep
 from chlaunch.image import pull, push, reference
 from chlaunch.image.auth import Policy
-from chlaunch.image.manifest import Index, Platform, host_platform, parse
+from chlaunch.image.manifest import Index, host_platform, parse
 from chlaunch.image.pull import Wanted
 from chlaunch.image.push import Goal
 from chlaunch.image.reference import Reference
@@ -129,13 +129,6 @@ def show_image(asked: Asked, store: Store | None) -> int:
     for platform, digest in (remote or {}).items():
         click.echo(f"  {platform:<12} {digest}")
     return 0
-
-
-def name_in_storage(name: str, platform: Platform | None) -> str:
-    """Return under which name an image for a platform is stored: this machine's have none added to theirs."""
-    if platform is None or platform.usual == host_platform().usual:
-        return name
-    return f"{name}~{str(platform.usual).replace('/', '-')}"
 
 
 @contextmanager
