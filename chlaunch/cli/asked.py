@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from chlaunch.image.events import Events
 from chlaunch.image.manifest import Platform, host_platform
 from chlaunch.image.opening import open_store
 from chlaunch.image.store import Store
+from chlaunch.image.unpack import Limits
 from chlaunch.rootfs import storage_directory
 
 
@@ -66,3 +67,10 @@ def name_in_storage(name: str, platform: Platform | None) -> str:
     if platform is None or platform.usual == host_platform().usual:
         return name
     return f"{name}~{str(platform.usual).replace('/', '-')}"
+
+
+def limits_of(asked: Asked) -> Limits:
+    """Return what an image may need, as the options have it."""
+    limits = Limits()
+    size, members = asked.given["max_size"], asked.given["max_members"]
+    return replace(limits, size=(size << 30) if size else limits.size, members=members or limits.members)

@@ -11,14 +11,22 @@ from pathlib import Path
 
 from chlaunch.errors import RefusedError
 from chlaunch.image import published, reference
+from chlaunch.image.convert import write_squash
 from chlaunch.image.events import Events
+from chlaunch.image.importing import Importing
 from chlaunch.image.manifest import Source, host_platform
+from chlaunch.image.pull import Wanted
 from chlaunch.image.reference import Reference
+from chlaunch.image.store import file_name
+from chlaunch.image.tools import Tools
 from chlaunch.launch.options import Settings
 from chlaunch.rootfs import storage_directory
 
 # Seconds that others wait who need the same image. Later its maker's node may have died: NFS tells nobody.
 DEADLINE = 900
+
+# Where it is unpacked on the way, if nobody says: /tmp may be in memory.
+TEMPORARY = "/var/tmp"  # noqa: S108  that is its purpose
 
 
 def staged(word: str, settings: Settings, environment: Mapping[str, str]) -> str:
@@ -58,38 +66,44 @@ def local_image(word: str, settings: Settings, environment: Mapping[str, str], e
     storage = storage_directory(settings.text("storage"), environment)
     if not reference.is_remote(word) or _is_here(word, storage):
         return word
+    full = reference.parse(word).complete(environment)
+    places = _places(settings, environment, events)
+    if full.digest and (found := _find(places, full.digest)):
+        return found
     # Python's requests takes 150 ms to load.
     from chlaunch.image.registry import Registry  # noqa: PLC0415
 
-    full = reference.parse(word).complete(environment)
-    places = _places(settings, environment, events)
     registry = Registry(full, environment, warn=events.warn)
     digest = full.digest or registry.resolve(full.version)[0]
-    name = f"{digest.partition(':')[2]}-{host_platform().architecture}.sqfs"
-    for directory, owners in places:
-        found = published.find(directory, name, owners)
-        if found is not None:
-            return str(found)
-    mine = next(
-        directory for directory, _ in places if os.access(directory, os.W_OK) or directory == places[-1][0]
-    )
-    published.make_directory(mine)
-    return str(
-        published.publish(
-            mine,
-            name,
-            lambda path: _make(registry, replace(full, digest=digest), path, events),
-            events.say,
-            deadline=DEADLINE,
-        )
-    )
+    found = _find(places, digest)
+    if found:
+        return found
+    here = next((place for place, _ in places if os.access(place, os.W_OK)), places[-1][0])
+    published.make_directory(here)
+
+    def make(path: Path) -> None:
+        _make(registry, replace(full, digest=digest), path, environment, events)
+
+    return str(published.publish(here, _file_name(digest), make, events.say, deadline=DEADLINE))
+
+
+def _file_name(digest: str) -> str:
+    """Return what an image for this machine is called in a cache."""
+    return f"{digest.partition(':')[2]}-{host_platform().architecture}.sqfs"
+
+
+def _find(places: list[tuple[Path, frozenset[int]]], digest: str) -> str:
+    """Return the path of an image in one of the caches; empty if it is in none."""
+    name = _file_name(digest)
+    found = (published.find(directory, name, owners) for directory, owners in places)
+    return next((str(path) for path in found if path is not None), "")
 
 
 def _is_here(word: str, storage: str) -> bool:
     """Say whether word is a path, or the name of an image in storage."""
     if word.startswith(reference.SCHEME):
         return False
-    return os.path.exists(word) or Path(storage, "images", word.replace("/", "%").replace(":", "+")).is_dir()  # noqa: PTH110  a word
+    return Path(word).exists() or Path(storage, "images", file_name(word)).is_dir()
 
 
 def _places(
@@ -110,11 +124,15 @@ def _places(
     return places
 
 
-def _make(registry: Source, full: Reference, path: Path, events: Events) -> None:
+def _make(
+    registry: Source, full: Reference, path: Path, environment: Mapping[str, str], events: Events
+) -> None:
     """Write an image of a registry into a file.
 
     Raises:
         ChlaunchError: see local_image().
 
     """
-    raise NotImplementedError
+    temporary = Path(environment.get("TMPDIR") or TEMPORARY)
+    wanted = Wanted(path.name, str(full), full.version)
+    write_squash(registry, wanted, path, Importing(Tools(environment, events), temporary))

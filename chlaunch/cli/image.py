@@ -8,19 +8,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import click
 
 from chlaunch.cli import progress, shared
-from chlaunch.cli.asked import Asked
+from chlaunch.cli.asked import Asked, limits_of, name_in_storage
 from chlaunch.cli.progress import size
 from chlaunch.errors import UsageError
-from chlaunch.image import keeping
+from chlaunch.image import keeping, reference
 from chlaunch.rootfs import storage_directory
 
 NAME = "ch-image"
+
+# Where temporary files are if nobody says: /tmp may be in memory.
+TEMPORARY = "/var/tmp"  # noqa: S108  that is its purpose
 
 HELP = """Pull, push, import and keep container images, without privileges."""
 
@@ -191,6 +195,31 @@ def push(asked: Asked) -> int:
     return int(_transfer().push_image(asked))
 
 
+def import_image(asked: Asked) -> int:
+    """Import an image."""
+    given, environment = asked.given, asked.environment
+    # The programs that read some of them are looked for, and so on: only here.
+    from chlaunch.image import importing  # noqa: PLC0415
+    from chlaunch.image.tools import Tools  # noqa: PLC0415
+
+    platform = asked.platform()
+    image = importing.import_path(
+        asked.store(),
+        given["path"],
+        name_in_storage(str(reference.parse(given["image"])), platform),
+        importing.Importing(
+            Tools(environment, asked.events, verbose=bool(given["verbose"])),
+            Path(environment.get("TMPDIR") or TEMPORARY).absolute(),
+            platform,
+            limits_of(asked),
+        ),
+        environment,
+    )
+    asked.events.say(f"imported: {image.name}")
+    asked.result({"name": image.name, "platform": image.record.platform})
+    return 0
+
+
 def login(asked: Asked) -> int:
     """Log in at a registry."""
     return int(_transfer().login(asked))
@@ -220,6 +249,15 @@ COMMANDS: dict[str, tuple[Deed, str, list[click.Parameter]]] = {
         gestalt,
         "Say something about ch-image: storage-path, python-path, dependencies.",
         [click.Argument(["what"], type=click.Choice(["storage-path", "python-path", "dependencies"]))],
+    ),
+    "import": (
+        import_image,
+        "Make an image of a directory, an archive of files, an OCI layout, or what docker save writes.",
+        [
+            click.Argument(["path"]),
+            click.Argument(["image"], metavar="IMAGE_REF"),
+            *LIMITS,
+        ],
     ),
     "list": (
         show,

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from chlaunch.cli.asked import Asked, name_in_storage
+from chlaunch.cli.asked import Asked, limits_of, name_in_storage
 from chlaunch.errors import ChlaunchError, ImageError, UsageError
 from chlaunch.image import login as keep
 from chlaunch.image import pull, push, reference
@@ -23,7 +23,6 @@ from chlaunch.image.reference import Reference
 from chlaunch.image.registry import Registry
 from chlaunch.image.retry import Patience
 from chlaunch.image.store import Store
-from chlaunch.image.unpack import Limits
 
 
 def pull_image(asked: Asked) -> int:
@@ -41,7 +40,7 @@ def pull_image(asked: Asked) -> int:
         platform,
         last=asked.given["last_layer"],
         fresh=bool(asked.given["always_download"]),
-        limits=_limits(asked),
+        limits=limits_of(asked),
     )
     store = asked.store()
     before = store.image(wanted.name)
@@ -198,13 +197,6 @@ def _remote(found: Registry, full: Reference) -> dict[str, str]:
         }
     config = pull.find(found, Wanted("", str(full), full.version, None)).config
     return {str(config.platform): parsed.digest}
-
-
-def _limits(asked: Asked) -> Limits:
-    """Return what an image may need, as the options have it."""
-    limits = Limits()
-    size, members = asked.given["max_size"], asked.given["max_members"]
-    return replace(limits, size=(size << 30) if size else limits.size, members=members or limits.members)
 
 
 def _show_parts(source: Reference, full: Reference) -> int:
