@@ -41,7 +41,7 @@ static const struct row rows[] = {
 	{"ch-no-passwd", FLAG, "CHLAUNCH_NO_PASSWD", NULL, "keep the image's own /etc/passwd and /etc/group"},
 	{"ch-seccomp", FLAG, "CHLAUNCH_SECCOMP", NULL, "privileged system calls succeed without doing anything (for package managers)"},
 	{"ch-storage", VALUE, "CHLAUNCH_STORAGE", "DIR", "where images have names (default: $CH_IMAGE_STORAGE, else /var/tmp/$USER.ch)"},
-	{"ch-cache-dir", VALUE, "CHLAUNCH_CACHE_DIR", "DIR", "where all nodes find images that were fetched, besides $XDG_CACHE_HOME/chlaunch/images"},
+	{"ch-cache-dir", VALUE, "CHLAUNCH_CACHE_DIR", "DIR", "where all nodes find images that were fetched, besides $XDG_CACHE_HOME/chlaunch/fetched"},
 	{"ch-cache-owner", VALUE, "CHLAUNCH_CACHE_OWNER", "USER", "who else than root and you may own what is there"},
 	{"ch-stage", OPTIONAL, "CHLAUNCH_STAGE", "DIR", "copy the image file to the nodes of the job first, into DIR (no DIR: /tmp)"},
 	{"ch-fuse-single", FLAG, "CHLAUNCH_FUSE_SINGLE", NULL, "serve an image file with one thread"},

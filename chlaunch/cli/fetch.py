@@ -134,5 +134,5 @@ def _make(
 
     """
     temporary = Path(environment.get("TMPDIR") or TEMPORARY)
-    wanted = Wanted(path.name, str(full), full.version)
+    wanted = Wanted(full.name, f"{full.repository}:{full.tag}" if full.tag else full.repository, full.version)
     write_squash(registry, wanted, path, Importing(Tools(environment, events), temporary))

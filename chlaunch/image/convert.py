@@ -125,7 +125,9 @@ def write_squash(source: Source, wanted: Wanted, path: Path, importing: Importin
     try:
         roots.from_source(source, wanted, work / "root", importing.events)
         roots.complete(work / "root")
-        products.write_squash(Root(work / "root"), path, importing.tools, xattrs=importing.xattrs)
+        products.write_squash(
+            Root(work / "root"), path, importing.tools, xattrs=importing.xattrs, shown=f"{wanted.name}.sqfs"
+        )
     finally:
         remove_tree(work)
 

@@ -111,9 +111,9 @@ def write_tar(root: Root, path: Path, tools: Tools, *, xattrs: bool) -> None:
         )
 
 
-def write_squash(root: Root, path: Path, tools: Tools, *, xattrs: bool) -> None:
-    """Write a SquashFS file of what is in root; see write_tar()."""
-    with new_file(path) as new, tools.events.track(f"writing {path.name}", 0) as progress:
+def write_squash(root: Root, path: Path, tools: Tools, *, xattrs: bool, shown: str = "") -> None:
+    """Write a SquashFS file of what is in root; see write_tar(). shown: its name, for people."""
+    with new_file(path) as new, tools.events.track(f"writing {shown or path.name}", 0) as progress:
         words = ("mksquashfs", str(root.path), str(new), *SQUASH, "-xattrs" if xattrs else "-no-xattrs")
         tools.run(words, inside=root.inside, wrong=LEFT_OUT)
         progress(new.stat().st_size)

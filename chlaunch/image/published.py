@@ -28,7 +28,7 @@ def users_directory(environment: Mapping[str, str]) -> Path:
     home = (
         Path(cache) if cache.startswith("/") else Path(environment.get("HOME") or "~").expanduser() / ".cache"
     )
-    return home / "chlaunch" / "images"
+    return home / "chlaunch" / "fetched"
 
 
 def owner_id(name: str) -> int:

@@ -164,7 +164,7 @@ OPTIONS = (
     Option(
         "cache-dir",
         "value",
-        "where all nodes find images that were fetched, besides $XDG_CACHE_HOME/chlaunch/images",
+        "where all nodes find images that were fetched, besides $XDG_CACHE_HOME/chlaunch/fetched",
         "DIR",
         form=(r"/.*", "an absolute path"),
     ),
