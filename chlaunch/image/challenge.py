@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # One step: a parameter, its value quoted or not, or else a scheme, maybe with the one word that some have.
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105  a word of RFC 9110
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]++"  # noqa: S105  a word of RFC 9110
 STEP = re.compile(
     rf"[\s,]*(?:(?P<name>{_TOKEN})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>[^\s,\"]+))"
-    rf"|(?P<scheme>{_TOKEN})(?:\s+(?P<word>[A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|\Z)))?)",
+    rf"|(?P<scheme>{_TOKEN})(?!\s*=)(?:\s+(?P<word>[A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|\Z)))?)",
     re.DOTALL,
 )
 

@@ -15,6 +15,7 @@ from chlaunch.image.retry import Attempts, TransientError
 from chlaunch.image.transport import Answer, PlainError, Request, Transport
 
 UNAUTHORIZED, FORBIDDEN = 401, 403
+REGISTRY = (200, UNAUTHORIZED, FORBIDDEN)  # what one says to /v2/
 REFUSALS_MOST = 4  # as nobody, by a token as nobody, by a token as somebody; one more that another thread got
 
 
@@ -162,12 +163,12 @@ class Endpoint:
             return plain
 
     def _answers(self, origin: Origin) -> bool:
-        """Say whether somebody answers."""
+        """Say whether a registry answers; one that speaks only TLS says 400."""
         try:
-            self._transport.send(Request("GET", f"{origin}/v2/")).close()
+            with self._transport.send(Request("GET", f"{origin}/v2/")) as answer:
+                return answer.status in REGISTRY
         except RegistryError:
             return False
-        return True
 
 
 def _challenges(answer: Answer) -> list[Challenge]:

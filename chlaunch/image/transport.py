@@ -35,6 +35,15 @@ TELL = "tell who runs this registry"
 MOVED = (301, 302, 303)
 MOVED_SAME = (307, 308)
 
+# How OpenSSL calls it where an answer is not TLS at all, 3.0 and since.
+NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+)
+
 # What can be sent more than once: bytes, or what makes an object with __len__, __iter__ and read.
 Body = bytes | Callable[[], Any]
 
@@ -162,6 +171,7 @@ class Transport:
         self._verify = verify
         self._lock = threading.Lock()
         self._adapters: dict[Origin, _Adapter] = {}
+        self._contexts: dict[trust.Trust, ssl.SSLContext] = {}
         if not verify:  # the user asked for it, and is told once, in our words
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
@@ -232,8 +242,10 @@ class Transport:
         """Return the connections to a host; each has its own certificates."""
         with self._lock:
             if origin not in self._adapters:
-                context = trust.context_for(trust.trust_for(origin, self._environment), verify=self._verify)
-                self._adapters[origin] = _Adapter(context)
+                whom = trust.trust_for(origin, self._environment)
+                if whom not in self._contexts:  # the system's authorities are 150: 20 ms to read
+                    self._contexts[whom] = trust.context_for(whom, verify=self._verify)
+                self._adapters[origin] = _Adapter(self._contexts[whom])
             return self._adapters[origin]
 
     def close(self) -> None:
@@ -278,11 +290,15 @@ def _no_tls(cause: BaseException, shown: str) -> RegistryError:
     """Return the failure of a handshake."""
     if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return TransientError(f"{shown}: the connection broke off")
-    reason = (getattr(cause, "reason", "") or "unknown").lower().replace("_", " ")
-    return PlainError(
-        f"{shown}: no TLS with this server: {reason}",
-        "where it speaks plain http and that is meant: --tls-no-verify",
-    )
+    reason = getattr(cause, "reason", "") or "UNKNOWN"
+    message = f"{shown}: no TLS with this server: {reason.lower().replace('_', ' ')}"
+    if reason in NOT_TLS:
+        return PlainError(message, "where it speaks plain http and that is meant: --tls-no-verify")
+    if "CERTIFICATE" in reason:
+        return RegistryError(
+            message, "it wants a certificate of yours: client.cert and client.key in certs.d"
+        )
+    return RegistryError(message, TELL)
 
 
 def _no_name(cause: BaseException, shown: str) -> RegistryError:

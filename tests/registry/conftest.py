@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "servers"))  # tests are not a pa
 
 from certificates import RSA, Authority
 from faults import FaultProxy
-from registries import RegistryServer, missing_tools
+from registries import USERS, RegistryServer, missing_tools
 from tokens import TokenServer
 
 from chlaunch.image.reference import parse
@@ -24,10 +24,10 @@ from chlaunch.image.retry import Patience
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# Long enough to be seen, short enough not to be felt.
-PATIENCE = Patience(first=0.01, most=1.0, silence=2.0)
+    from certificates import Pair
 
-USERS = {"alice": "open sesame", "bob": "swordfish"}
+# Long enough to be seen, short enough not to be felt.
+PATIENCE = Patience(first=0.01, most=1.0, silence=1.5)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,10 +87,16 @@ def tokens(_guarded: tuple[RegistryServer, TokenServer]) -> TokenServer:
     return _guarded[1]
 
 
+@pytest.fixture(scope="session")
+def pair(authority: Authority) -> Pair:
+    """Return a certificate for this machine."""
+    return authority.issue("loopback")
+
+
 @pytest.fixture
-def proxy(plain: RegistryServer, authority: Authority) -> Iterator[FaultProxy]:
+def proxy(plain: RegistryServer, pair: Pair) -> Iterator[FaultProxy]:
     """Return a proxy before the plain registry, which speaks TLS."""
-    with FaultProxy(plain.port, authority.issue("proxy")) as proxy:
+    with FaultProxy(plain.port, pair) as proxy:
         yield proxy
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import http.client
+import json
 import re
 import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple, Self
+from urllib.parse import parse_qs, urlencode
+
+from registries import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +31,9 @@ class Rule:
 
     status, headers, body: the answer, without asking the registry. The rest is done to the registry's answer:
     more: headers that are added, or with None taken away. cut: bytes of the body, after which the connection ends.
-    corrupt: the byte of the body that is wrong. length: the Content-Length that is said. extra: what is added.
+    corrupt: the byte of the body that is wrong. length: the Content-Length that is said, -1 for none. extra: what is added.
     swallow: so many bytes of what is sent to the registry arrive, and the connection ends. silent: nothing comes.
+    offset: what the registry takes for the bytes that it has of an upload.
     """
 
     method: str = "GET"
@@ -42,6 +49,7 @@ class Rule:
     extra: bytes = b""
     swallow: int | None = None
     silent: bool = False
+    offset: int | None = None
 
 
 class Asked(NamedTuple):
@@ -136,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         if rule.status:
             self._answer(rule.status, dict(rule.headers), rule.body, rule)
             return
-        status, headers, answer = self._forward(body)
+        path = self.path if rule.offset is None else _restated(self.path, rule.offset)
+        status, headers, answer = self._forward(path, body)
         if rule.swallow is not None:
             self._end()
             return
@@ -150,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815  names of http.server
 
-    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _forward(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Return the registry's answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.proxy.upstream, timeout=30)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in OURS}
@@ -158,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body or self.command in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = str(len(body))
         try:
-            connection.request(self.command, self.path, body=body or None, headers=headers)
+            connection.request(self.command, path, body=body or None, headers=headers)
             response = connection.getresponse()
             answer = response.read()
             ours = OURS if self.command != "HEAD" else OURS[:2]
@@ -172,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        if self.command != "HEAD":
+        if self.command != "HEAD" and rule.length != -1:
             self.send_header("Content-Length", str(len(body) if rule.length is None else rule.length))
         self.end_headers()
         if self.command != "HEAD":
@@ -182,3 +191,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _end(self) -> None:
         self.close_connection = True
+
+
+def _restated(path: str, offset: int) -> str:
+    """Return the URL of an upload whose state says another offset.
+
+    docker-registry keeps an upload's state in its URL, signed; so it knows nothing of a part that broke off. Others do.
+    """
+    bare, _, query = path.partition("?")
+    fields = parse_qs(query)
+    signed = base64.urlsafe_b64decode(fields["_state"][0])
+    state = json.dumps({**json.loads(signed[32:]), "Offset": offset}).encode()
+    signature = hmac.digest(SECRET.encode(), state, "sha256")
+    fields["_state"] = [base64.urlsafe_b64encode(signature + state).decode()]
+    return f"{bare}?{urlencode(fields, doseq=True)}"

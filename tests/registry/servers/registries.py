@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from certificates import Pair
 
 START_SECONDS = 20
+USERS = {"alice": "open sesame", "bob": "swordfish"}
+SECRET = "of the tests"  # noqa: S105  a registry signs with it what it tells clients to give back
 TOOLS = ("docker-registry", "openssl", "htpasswd")
 
 
@@ -122,7 +124,7 @@ class RegistryServer:
             "log": {"accesslog": {"disabled": False}, "level": "info"},
             "storage": {"filesystem": {"rootdirectory": str(self.storage)}, "delete": {"enabled": True}},
         }
-        http: dict[str, object] = {"addr": f"{self._address}:{self.port}", "secret": "of the tests"}
+        http: dict[str, object] = {"addr": f"{self._address}:{self.port}", "secret": SECRET}
         if self._pair is not None:
             http["tls"] = {"certificate": str(self._pair.certificate), "key": str(self._pair.key)}
         config["http"] = http

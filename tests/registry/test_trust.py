@@ -1,0 +1,212 @@
+"""Whom we believe by TLS, and what is said to those whom we don't."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from registries import RegistryServer
+
+from chlaunch.errors import ConfigError, RegistryError
+from chlaunch.image.origin import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from certificates import Authority, Pair
+
+    from chlaunch.image.registry import Registry
+
+NOBODY = {"SSL_CERT_FILE": ""}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815  a name of http.server
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serve(pair: Pair, clients: Path | None = None) -> Iterator[str]:
+    """Serve nothing by TLS, and give host and port. clients: whose clients must have certificates."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+    thread.start()
+    try:
+        yield f"localhost:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def is_believed(registry: Registry) -> None:
+    """Check that TLS is no trouble: then the registry says that it has no such image."""
+    with pytest.raises(RegistryError, match="not found"):
+        registry.manifest()
+
+
+def test_the_failure_says_whose_it_is(pair: Pair, connect: Callable[..., Registry]) -> None:
+    with serve(pair) as host, pytest.raises(RegistryError) as caught:
+        connect(f"{host}/a/b:1", NOBODY).manifest()
+    message, hint = caught.value.message, caught.value.hint
+    assert f"https://{host}: certificate verify failed: unable to get local issuer certificate" in message
+    assert "of “loopback”, issued by “Authority of the tests, chlaunch”, for localhost, 127.0.0.1" in message
+    assert "valid from " in message
+    assert f".config/containers/certs.d/{host}/ca.crt" in hint
+
+
+@pytest.mark.parametrize(
+    ("names", "over", "words", "remedy"),
+    [
+        (["DNS:elsewhere.example"], False, "not valid for 'localhost'.*for elsewhere.example", "by a name"),
+        (["DNS:localhost"], True, "has expired.*valid from Jan 1 .* 2020 GMT to Feb 1 .* 2020", "renewed"),
+    ],
+    ids=["name", "over"],
+)
+def test_the_failure_says_what_to_do(  # noqa: PLR0913, PLR0917  a row of a table
+    authority: Authority,
+    connect: Callable[..., Registry],
+    names: list[str],
+    over: bool,  # noqa: FBT001  likewise
+    words: str,
+    remedy: str,
+) -> None:
+    pair = authority.issue(remedy.replace(" ", ""), *names, over=over)
+    with serve(pair) as host, pytest.raises(RegistryError, match=words) as caught:
+        connect(f"{host}/a/b:1").manifest()
+    assert remedy in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"]
+)
+def test_a_variable_names_authorities(
+    pair: Pair, authority: Authority, connect: Callable[..., Registry], tmp_path: Path, variable: str
+) -> None:
+    path = authority.certificate
+    if variable == "SSL_CERT_DIR":
+        path = tmp_path / "hashed"
+        path.mkdir()
+        shutil.copy(authority.certificate, path)
+        subprocess.run(["openssl", "rehash", str(path)], check=True)
+    with serve(pair) as host:
+        is_believed(connect(f"{host}/a/b:1", {**NOBODY, variable: str(path)}))
+        with pytest.raises(ConfigError, match=f"{variable}: there is no "):
+            connect(f"{host}/a/b:1", {**NOBODY, variable: "/nowhere"}).manifest()
+
+
+def test_the_certificates_of_requests_do_not_count(connect: Callable[..., Registry], pair: Pair) -> None:
+    with serve(pair) as host:
+        registry = connect(f"{host}/a/b:1", {**NOBODY, "REQUESTS_CA_BUNDLE": str(pair.certificate)})
+        with pytest.raises(RegistryError, match="certificate verify failed"):
+            registry.manifest()
+        contexts = list(registry._transport._contexts.values())  # noqa: SLF001  nothing else shows what was added
+    assert [context.cert_store_stats()["x509"] for context in contexts] == [1]
+
+
+def test_a_directory_for_the_registry(
+    pair: Pair, authority: Authority, connect: Callable[..., Registry], environment: dict[str, str]
+) -> None:
+    with serve(pair) as host:
+        directory = Path(environment["HOME"]) / ".config/containers/certs.d" / host
+        directory.mkdir(parents=True)
+        shutil.copy(authority.certificate, directory / "ca.crt")
+        is_believed(connect(f"{host}/a/b:1", NOBODY))
+        (directory / "ca.crt").write_text("nonsense")
+        with pytest.raises(ConfigError, match=r"ca\.crt: no certificates in PEM form"):
+            connect(f"{host}/a/b:1", NOBODY).manifest()
+
+
+def test_a_certificate_of_ours(
+    pair: Pair, authority: Authority, connect: Callable[..., Registry], environment: dict[str, str]
+) -> None:
+    client = authority.issue("client", "DNS:client.example")
+    with serve(pair, authority.certificate) as host:
+        with pytest.raises(RegistryError, match=f"https://{host}"):
+            connect(f"{host}/a/b:1").manifest()
+        directory = Path(environment["HOME"]) / ".config/containers/certs.d" / host
+        directory.mkdir(parents=True)
+        shutil.copy(client.certificate, directory / "client.cert")
+        with pytest.raises(ConfigError, match="the key to it is missing"):
+            connect(f"{host}/a/b:1").manifest()
+        shutil.copy(client.key, directory / "client.key")
+        is_believed(connect(f"{host}/a/b:1"))
+
+
+def test_where_anybody_is_believed(pair: Pair, connect: Callable[..., Registry], warnings: list[str]) -> None:
+    with serve(pair) as host:
+        is_believed(connect(f"{host}/a/b:1", NOBODY, verify=False))
+    assert warnings == [f"{host}: TLS certificates are not verified: this may be anybody"]
+
+
+def test_plain_http_is_for_this_machine(
+    plain: RegistryServer, connect: Callable[..., Registry], warnings: list[str]
+) -> None:
+    for host in (plain.host, f"127.0.0.1:{plain.port}"):
+        is_believed(connect(f"{host}/a/b:1"))
+    assert warnings == []
+
+
+def test_plain_http_beyond_this_machine(
+    tmp_path: Path, connect: Callable[..., Registry], warnings: list[str]
+) -> None:
+    address = an_address()
+    with RegistryServer(tmp_path / "open", address=address) as server:
+        text = f"{address}:{server.port}/a/b:1"
+        with pytest.raises(RegistryError, match="no TLS with this server") as caught:
+            connect(text).manifest()
+        assert "--tls-no-verify" in caught.value.hint
+        assert server.requests("GET", "/v2/") == 0
+        is_believed(connect(text, verify=False))
+    assert any("anybody on the way can read" in warning for warning in warnings)
+
+
+def an_address() -> str:
+    """Return an address of this machine that is not of loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of nobody (RFC 5737); nothing is sent
+        except OSError:
+            pytest.skip("this machine has no network")
+        address: str = probe.getsockname()[0]
+        return address
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
+def test_this_machine(host: str) -> None:
+    assert Origin("http", host, 80).is_loopback
+
+
+@pytest.mark.parametrize("host", ["localhost.example.com", "10.0.0.1", "::2", "128.0.0.1", "notlocalhost"])
+def test_another_machine(host: str) -> None:
+    assert not Origin("http", host, 80).is_loopback
