@@ -39,7 +39,8 @@ static bool are_singletons(void)
 }
 
 /* ch-launch or the SPANK plugin wrote the line, by the row of site-configs/generic.toml that takes their own
- * variables away: they know the image's MPI, or said that they don't, and --mpi is what fits or was asked for. */
+ * variables away: they know the image's MPI, or said that they don't, and --mpi is what fits or was asked
+ * for. */
 static bool is_planned(const struct container *container)
 {
 	for (size_t i = 0; i < container->variable_count; i++)
