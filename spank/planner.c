@@ -20,6 +20,7 @@ enum {
 	EXIT_FAILURE_31 = 31,  /* chlaunch/errors.py */
 	ANSWER_MAX = 16 << 20, /* far above what execve(2) takes */
 	POLL_MILLISECONDS = 1,
+	SIGNAL_MILLISECONDS = 5,
 };
 
 /* The codes whose reason the planner has said itself: those of chlaunch/errors.py, and of a shell's SIGINT.
@@ -41,21 +42,30 @@ static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 enum { ENDINGS = sizeof ending / sizeof *ending };
 
-void endings_allow(struct endings *endings)
+/*
+ * Let such a signal end srun, which has asked for nothing yet. Before 26.05 srun blocks them: they wait for
+ * the srun to come. Since then it catches them, and what its threads note that one would never hear of. A
+ * thread begins to, at a time of its own: so this is called again and again.
+ */
+static void endings_allow(struct endings *endings)
 {
 	const struct sigaction end = {.sa_handler = SIG_DFL};
+	struct sigaction now;
 
 	for (int i = 0; i < ENDINGS; i++) {
-		sigaction(ending[i], NULL, &endings->before[i]);
-		if (endings->before[i].sa_handler != SIG_IGN)
-			sigaction(ending[i], &end, NULL);
+		if (sigaction(ending[i], NULL, &now) < 0 || now.sa_handler == SIG_DFL ||
+		    now.sa_handler == SIG_IGN)
+			continue;
+		endings->caught[i] = now;
+		sigaction(ending[i], &end, NULL);
 	}
 }
 
 void endings_restore(const struct endings *endings)
 {
 	for (int i = 0; i < ENDINGS; i++)
-		sigaction(ending[i], &endings->before[i], NULL);
+		if (endings->caught[i].sa_handler != SIG_DFL)
+			sigaction(ending[i], &endings->caught[i], NULL);
 }
 
 static char **environment_make(char *const environment[])
@@ -127,7 +137,7 @@ static void answer_trim(struct answer *answer)
 }
 
 /* Read to the end; ETIMEDOUT if for so many milliseconds nothing comes. */
-static int answer_read(int fd, long patience, struct answer *answer)
+static int answer_read(int fd, long patience, struct endings *endings, struct answer *answer)
 {
 	long deadline = milliseconds_now() + patience;
 	size_t room = 0;
@@ -137,9 +147,11 @@ static int answer_read(int fd, long patience, struct answer *answer)
 		const long left = deadline - milliseconds_now();
 		ssize_t got;
 
-		if (left <= 0 || (got = poll(&readable, 1, (int)left)) == 0)
+		endings_allow(endings);
+		if (left <= 0)
 			return ETIMEDOUT;
-		if (got < 0 && errno == EINTR)
+		got = poll(&readable, 1, left < SIGNAL_MILLISECONDS ? (int)left : SIGNAL_MILLISECONDS);
+		if (got == 0 || (got < 0 && errno == EINTR))
 			continue;
 		if (room - answer->length < BUFSIZ) {
 			char *more = realloc(answer->text, room += room + 2 * BUFSIZ);
@@ -164,13 +176,15 @@ static int answer_read(int fd, long patience, struct answer *answer)
 }
 
 /* Wait for the planner, and end it where it is late: it is our child, so its PID can't be another's. */
-static int planner_wait(pid_t pid, long deadline, int *status)
+static int planner_wait(pid_t pid, long deadline, struct endings *endings, int *status)
 {
 	const struct timespec pause = {.tv_nsec = POLL_MILLISECONDS * 1000000L};
 	pid_t ended;
 
-	while ((ended = waitpid(pid, status, WNOHANG)) == 0 && milliseconds_now() < deadline)
+	while ((ended = waitpid(pid, status, WNOHANG)) == 0 && milliseconds_now() < deadline) {
+		endings_allow(endings);
 		nanosleep(&pause, NULL);
+	}
 	if (ended == pid)
 		return 0;
 	if (ended < 0) { /* where SIGCHLD is ignored, only the answer tells how it went */
@@ -210,7 +224,7 @@ static int outcome(const struct planner *planner, int error, int status)
 }
 
 int planner_ask(const struct planner *planner, const char *srun, char *const words[], int command_at,
-		char *const environment[], struct answer *answer)
+		char *const environment[], struct endings *endings, struct answer *answer)
 {
 	const long patience = planner->seconds * 1000;
 	char place[16];
@@ -232,7 +246,7 @@ int planner_ask(const struct planner *planner, const char *srun, char *const wor
 			    error == ENOENT ? "; it is named in plugstack.conf" : "");
 		return EXIT_FAILURE_31;
 	}
-	error = answer_read(from, patience, answer);
-	late = planner_wait(pid, error == 0 ? milliseconds_now() + patience : 0, &status);
+	error = answer_read(from, patience, endings, answer);
+	late = planner_wait(pid, error == 0 ? milliseconds_now() + patience : 0, endings, &status);
 	return outcome(planner, error != 0 ? error : late, status);
 }

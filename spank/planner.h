@@ -17,25 +17,19 @@ struct answer {
 	size_t length;
 };
 
-/* What srun does about the signals that ask it to end. */
+/* How srun catches the signals that ask it to end; zeros where it does not. */
 struct endings {
-	struct sigaction before[4];
+	struct sigaction caught[4];
 };
 
-/*
- * Let such a signal end srun, which has asked for nothing yet. Where srun catches them (since 26.05) its
- * threads would note one that the srun to come never hears of; where it blocks them, they wait for that one.
- */
-void endings_allow(struct endings *endings);
-
-/* Undo that, for a srun that goes on as it is. */
+/* Let srun catch them as before, as it goes on as it is. */
 void endings_restore(const struct endings *endings);
 
 /*
  * Run the planner with the words and the environment of this srun; command_at as in cli/srun.py. Returns 0,
- * or the exit code for srun after the reason was said.
+ * or the exit code for srun after the reason was said. Signals in endings end srun from then on.
  */
 int planner_ask(const struct planner *planner, const char *srun, char *const words[], int command_at,
-		char *const environment[], struct answer *answer);
+		char *const environment[], struct endings *endings, struct answer *answer);
 
 #endif

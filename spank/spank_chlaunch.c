@@ -339,7 +339,7 @@ static int srun_plan(const struct planner *planner, char *words[], int command_a
 	/* as it was when srun started, which has added to it since then, as have other plugins */
 	__attribute__((cleanup(cleanup_texts))) char **environment = texts_read("/proc/self/environ");
 	CLEANUP_FREE char *text = NULL;
-	struct endings endings;
+	struct endings endings = {0};
 	struct answer answer = {0};
 	char srun[PATH_MAX];
 	const ssize_t length = readlink("/proc/self/exe", srun, sizeof srun - 1);
@@ -350,8 +350,7 @@ static int srun_plan(const struct planner *planner, char *words[], int command_a
 		return EXIT_OURS;
 	}
 	srun[length] = '\0';
-	endings_allow(&endings);
-	code = planner_ask(planner, srun, words, command_at, environment, &answer);
+	code = planner_ask(planner, srun, words, command_at, environment, &endings, &answer);
 	text = answer.text;
 	if (code != 0)
 		return code;

@@ -1,11 +1,14 @@
-"""What the SPANK plugin costs: loaded and unused, planning, and an image for many ranks."""
+"""What the SPANK plugin costs: loaded and unused, planning, and an image for many ranks.
+
+pyxis is no peer here: Debian has no package of it.
+"""
 
 from __future__ import annotations
 
 import statistics
 from typing import TYPE_CHECKING
 
-from stopwatch import TOOLS, TRUE, Bench, Row, alternate
+from stopwatch import OURS, TOOLS, TRUE, Bench, Row, alternate
 
 import plugin  # isort: skip  stopwatch says where it is
 
@@ -16,6 +19,8 @@ UNUSED_RUNS, RUNS, RANKS = 60, 15, 128
 
 # Goals, in milliseconds: of srun's own start with the plugin loaded, of planning, and of a rank per core.
 UNUSED, PLANNER, RANK = 2.0, 150.0, 1.0
+
+FILE_RUNS = 25
 
 
 def bench_spank(bench: Bench) -> list[Row]:
@@ -58,6 +63,39 @@ def bench_spank(bench: Bench) -> list[Row]:
         _row("srun, plugin loaded and unused: ms more", more, UNUSED),
         _row("srun --ch-image --ch-dry-run: ms to the plan", ranks["planner"], PLANNER),
         _row(f"srun -N1 -n{RANKS} --ch-image: ms more x cores / ranks", shares, RANK),
+        *_file_rows(bench, lambda path: srun(loaded, *job, f"--ch-image={path}", TRUE)),
+    ]
+
+
+def _file_rows(bench: Bench, srun: Callable[[str], Callable[[], float]]) -> list[Row]:
+    """Return what a SquashFS file costs a step more than a directory, beside one start of its server."""
+    file = bench.squash("spank.sqfs", bench.image)
+    times = alternate(
+        FILE_RUNS,
+        {
+            "file": srun(file),
+            "directory": srun(bench.image),
+            "file alone": lambda: bench.milliseconds(1, [OURS, file, "--", TRUE]),
+            "directory alone": lambda: bench.milliseconds(1, [OURS, bench.image, "--", TRUE]),
+        },
+    )
+    pairs = zip(times["file"], times["directory"], strict=True)
+    server = statistics.median(times["file alone"]) - statistics.median(times["directory alone"])
+    more = [ours - theirs for ours, theirs in pairs]
+    ours, deciles = statistics.median(more), statistics.quantiles(more, n=10)
+    name = f"srun -N1 -n{RANKS} --ch-image: SQFS above DIR / a server"
+    return [
+        Row(
+            name,
+            round(ours, 3),
+            round(server, 3),
+            round(ours / server, 3),
+            "ms",
+            FILE_RUNS,
+            None,
+            round(deciles[0] / server, 3),
+            round(deciles[-1] / server, 3),
+        )
     ]
 
 

@@ -278,7 +278,9 @@ def test_a_node_without_ch_run(slurm: Cluster, image_tiny: Path, ch_run: Path) -
     finally:
         slurm.root("n2", ["umount", str(ch_run.parent)])
     assert job.returncode != 0
-    assert f"slurmstepd-n2: error: execve(): {ch_run}: No such file or directory" in job.stderr
+    # before the message stands slurmstepd-n2:, or in 26.05 the time
+    assert f" error: execve(): {ch_run}: No such file or directory" in job.stderr
+    assert "srun: error: n2: task 1: Exited with exit code 2" in job.stderr
 
 
 def test_an_image_and_a_bind_that_one_node_lacks(slurm: Cluster, image_tiny: Path) -> None:
