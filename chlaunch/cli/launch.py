@@ -65,8 +65,12 @@ def launch(words: list[str], environment: Mapping[str, str]) -> int:
 
 
 def door(environment: Mapping[str, str], trace: str | None = None) -> Door:
-    """Return how a launch of ours comes: images elsewhere are fetched."""
-    return Door(trace=trace, fetch=lambda word, settings: shared.fetched(word, settings, environment))
+    """Return how a launch of ours comes: images elsewhere are fetched, and staged where that is wanted."""
+    return Door(
+        trace=trace,
+        fetch=lambda word, settings: shared.fetched(word, settings, environment),
+        stage=lambda path, settings: shared.staged(path, settings, environment),
+    )
 
 
 def become(plan: Plan, environment: Mapping[str, str]) -> int:

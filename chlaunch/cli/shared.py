@@ -66,15 +66,20 @@ def run(
 
 def fetched(word: str, settings: "Settings", environment: Mapping[str, str]) -> str:
     """Return the image here for one in a registry, and any other as it is; see fetch.local_image()."""
-    is_here = "/" not in word or word.startswith(("/", "."))
-    if is_here and not settings.text("stage"):
+    if "/" not in word or word.startswith(("/", ".")):
         return word
     from chlaunch.cli import fetch, progress  # noqa: PLC0415  most images are here
 
-    if not is_here:
-        word = fetch.local_image(word, settings, environment, progress.events())
-    # What is only shown is not copied.
-    return word if settings.is_on("dry-run") else fetch.staged(word, settings, environment)
+    return fetch.local_image(word, settings, environment, progress.events())
+
+
+def staged(path: str, settings: "Settings", environment: Mapping[str, str]) -> str:
+    """Return where the nodes have an image; see fetch.staged(). What is only shown is not copied."""
+    if not settings.text("stage") or settings.is_on("dry-run"):
+        return path
+    from chlaunch.cli import fetch  # noqa: PLC0415  likewise
+
+    return fetch.staged(path, settings, environment)
 
 
 def say(name: str, line: str) -> None:

@@ -153,8 +153,15 @@ def _words(
         with working():
             return shared.fetched(word, settings, environment)
 
+    def staged(path: str, settings: Settings) -> str:
+        with working():
+            return shared.staged(path, settings, environment)
+
     plan, settings = prepare.prepare(
-        Words((), launcher, None, step.command), given, environment, Door(plugin=srun, fetch=fetched)
+        Words((), launcher, None, step.command),
+        given,
+        environment,
+        Door(plugin=srun, fetch=fetched, stage=staged),
     )
     shared.show(NAME, plan, settings)
     return None if settings.is_on("dry-run") else plan.argv[1:]

@@ -53,11 +53,13 @@ class Door:
 
     trace: where its times are listened for, if they are. plugin: the path of the srun whose plugin asks; then
     a configuration file must be the user's own or root's. fetch: returns the image here for one elsewhere.
+    stage: returns where ranks find an image, given its path here.
     """
 
     trace: str | None = None
     plugin: str | None = None
     fetch: Callable[[str, Settings], str] = lambda word, _settings: word
+    stage: Callable[[str, Settings], str] = lambda path, _settings: path
 
 
 def prepare(
@@ -88,6 +90,7 @@ def prepare(
     place = grammar.value_of(words.launcher, tuple(names))
     asked = contents.asked(settings, words.command, here, found, place)
     image = cache.inspect(rootfs, flavour.load(), asked, environment)
+    image = replace(image, path=door.stage(image.path, settings))
     if door.plugin is not None:
         _check_command(words, settings, asked, image)
     request = Request(settings, words.launcher, words.command)

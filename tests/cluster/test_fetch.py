@@ -11,10 +11,9 @@ import plugin
 import pytest
 from cluster import Cluster
 from images import cache_directory
-from test_launch import PROBE, assert_world, with_probe
+from test_launch import EVEN, PROBE, assert_world, with_probe
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -51,7 +50,7 @@ def slurm(
         cluster.run(image, check=True, timeout=120)
         yield cluster
         registry.terminate()
-        registry.wait()
+        registry.communicate()
     finally:
         cluster.__exit__(None, None, None)
 
@@ -72,31 +71,99 @@ def downloads(cluster: Cluster) -> int:
     return sum(size > 100_000 for size in sizes)
 
 
-def srun(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the probe in the registry's image."""
-    return cluster.run(["srun", *words, f"--ch-image=localhost:{PORT}/mpi:1", *PROBE], timeout=180)
-
-
 @pytest.mark.pmix
 def test_one_pull_for_all(slurm: Cluster) -> None:
+    """Two jobs that need it at the same time: one makes the file, and the other says for whom it waits."""
     before = downloads(slurm)
-    jobs = [
-        slurm.popen(["srun", "-N4", "-n16", f"--ch-image=localhost:{PORT}/mpi:1", "--overcommit", *PROBE])
-        for _ in range(2)
-    ]
+    words = ["srun", "-N4", "-n16", "--overcommit", f"--ch-image=localhost:{PORT}/mpi:1"]
+    jobs = [slurm.popen([*words, "python3", "probe.py", "--expect=16"]) for _ in range(2)]
+    said = []
     for job in jobs:
-        out, said = job.communicate(timeout=180)
-        assert job.returncode == 0, said
-        assert '"size": 16' in out
+        out, err = job.communicate(timeout=180)
+        assert job.returncode == 0, err
+        assert out.count("init ok") == 16
+        said.append(err)
     assert downloads(slurm) - before == 1
+    assert sum("waiting for process" in text for text in said) == 1
+    assert sum("writing" in text for text in said) == 1
 
 
 @pytest.mark.pmix
 def test_the_second_job_starts_at_once(slurm: Cluster) -> None:
-    first = srun(slurm, "-N1", "-n2")
+    image = f"--ch-image=localhost:{PORT}/mpi:1"
+    assert slurm.run(["srun", image, "true"], timeout=180).returncode == 0
     before = downloads(slurm)
-    second = srun(slurm, "-N2", "-n2")
-    assert_world(second, {"n1": 1, "n2": 1})
-    assert "writing" not in second.stderr
+    job = slurm.run(["srun", *EVEN, image, *PROBE])
+    assert_world(job, {"n1": 2, "n2": 2})
+    assert job.stderr == ""
     assert downloads(slurm) == before
-    assert first.returncode == 0
+
+
+def test_a_bare_word_is_never_fetched(slurm: Cluster) -> None:
+    log = slurm.run(["cat", LOG], check=True).stdout
+    job = slurm.run(["srun", "--ch-image=mpi:1", "true"])
+    assert job.returncode == 31
+    assert "can't find image: mpi:1" in job.stderr
+    assert slurm.run(["cat", LOG], check=True).stdout == log
+
+
+def test_what_the_registry_lacks(slurm: Cluster) -> None:
+    job = slurm.run(["srun", f"--ch-image=localhost:{PORT}/nosuch:1", "true"])
+    assert job.returncode == 31
+    assert "nosuch" in job.stderr
+    assert "Traceback" not in job.stderr
+
+
+@pytest.mark.pmix
+def test_staged(slurm: Cluster, ch_launch: Path) -> None:
+    """The file goes to the nodes of the job once, and is theirs alone; the epilog's command removes it."""
+    script = f"""
+"$0" --ch-stage -n4 localhost:{PORT}/mpi:1 -- python3 probe.py --expect=4 || exit
+srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i" /tmp/chlaunch-$SLURM_JOB_ID-*'
+"$0" --ch-stage --ch-dry-run -n4 localhost:{PORT}/mpi:1 -- true
+"$0" --ch-stage -n4 localhost:{PORT}/mpi:1 -- true
+srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i" /tmp/chlaunch-$SLURM_JOB_ID-*'
+"""
+    job = slurm.run(["salloc", "-N2", "-n4", "sh", "-c", script, ch_launch], timeout=180)
+    assert job.returncode == 0, job.stderr
+    staged = [line for line in job.stdout.splitlines() if line.startswith("/tmp/chlaunch-")]
+    assert len(staged) == 4
+    assert len(set(staged)) == 2  # the same two files
+    assert {line.split()[1] for line in staged} == {"alice"}
+    number = staged[0].split("-")[1]
+    for node in ("n1", "n2"):
+        assert slurm.run(["ls", staged[0].split()[0]], node=node).returncode == 0
+        slurm.run([ch_launch.with_name("ch-run"), f"--clean-job={number}"], node=node, check=True)
+        assert slurm.run(["ls", staged[0].split()[0]], node=node).returncode != 0
+
+
+def test_nothing_is_staged_without_a_job(slurm: Cluster, ch_launch: Path) -> None:
+    job = slurm.run([ch_launch, "--ch-stage", f"localhost:{PORT}/mpi:1", "--", "true"], timeout=180)
+    assert job.returncode == 2
+    assert "--ch-stage copies to the nodes of a job, and this is none" in job.stderr
+
+
+def test_the_sites_cache(slurm: Cluster, ch_launch: Path) -> None:
+    """Used if root or the owner that is named has it, and nobody else may write there; else said to be not."""
+    image = f"localhost:{PORT}/mpi:1"
+    words = [ch_launch, "--ch-dry-run", "--ch-cache-dir=/home/cache", image, "--", "true"]
+    own = slurm.run([ch_launch, "--ch-dry-run", image, "--", "true"], check=True, timeout=180).stdout
+    name = re.search(r"[0-9a-f]{64}-\w+\.sqfs", own)
+    assert name is not None
+    slurm.root(None, f"mkdir -p /home/cache && cp {FETCHED}/{name[0]} /home/cache && chmod 755 /home/cache")
+    assert f"/home/cache/{name[0]}" in slurm.run(words, check=True).stdout
+    for change, why in (
+        ("chmod 777 /home/cache", "others than its owner may write"),
+        ("chmod 755 /home/cache; chown bob: /home/cache", "it belongs to user"),
+        ("mv /home/cache /home/else; ln -s /home/else /home/cache", "Not a directory"),
+    ):
+        slurm.root(None, change)
+        refused = slurm.run(words, check=True)
+        assert FETCHED in refused.stdout
+        assert why in refused.stderr
+    slurm.root(None, "rm /home/cache; mv /home/else /home/cache")
+    named = [*words[:2], "--ch-cache-owner=bob", *words[2:]]
+    assert f"/home/cache/{name[0]}" in slurm.run(named, check=True).stdout
+    slurm.root(None, f"chown alice: /home/cache/{name[0]}; chmod 666 /home/cache/{name[0]}")
+    assert FETCHED in slurm.run(named, check=True).stdout
+    slurm.root(None, "rm -r /home/cache")
