@@ -6,6 +6,7 @@ mode bits (files and directories stay readable and writable by their owner; set-
 
 import errno
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from chlaunch.trees import Directory, Stack
 
 # Directories in each other. Linux has no such limit, but programs run out of descriptors or stack.
 DEPTH_MOST = 255
+
+SIZE = re.compile(r"[0-9]{1,20}")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -47,9 +50,8 @@ class Unpacked:
 
     diff_id: the digest of the uncompressed archive, "sha256:…", and size its bytes. dropped: what was not
     made, by kind, and how often. whiteouts: paths that layers below lose; opaque: directories of which
-    nothing below is seen, "" for the root. links_below: hard links whose target is not in this layer, with
-    it. implied: directories without a member of their own. Paths are relative; what is not UTF-8 in them are
-    surrogates.
+    nothing below is seen, "" for the root. links_below: hard links to what is not in this layer.
+    implied: directories without a member of their own. Paths are relative, not UTF-8 in them as surrogates.
     """
 
     diff_id: str
@@ -146,8 +148,12 @@ def _check(number: int, member: tarfile.TarInfo, room: int, content: Content, li
     """See that a member is within limits, and its bytes within the archive's room for it."""
     if number > limits.members:
         raise content.too_much(f"{limits.members} members", "--max-members=NUMBER")
-    if member.type in FILES and sum(size for _, size in parts_of(member)) > room:
+    if member.type in FILES and not 0 <= room - sum(size for _, size in parts_of(member)) < tarfile.BLOCKSIZE:
         raise ValueError("sizes don't match")
+    if member.pax_headers and not SIZE.fullmatch(
+        member.pax_headers.get("size", "0")
+    ):  # tarfile takes what it can't read for 0
+        raise ValueError("a size is no number")
 
 
 def _make(layer: Extraction, member: tarfile.TarInfo, content: Content) -> None:
