@@ -50,8 +50,9 @@ class Unpacked:
 
     diff_id: the digest of the uncompressed archive, "sha256:…", and size its bytes. dropped: what was not
     made, by kind, and how often. whiteouts: paths that layers below lose; opaque: directories of which
-    nothing below is seen, "" for the root. links_below: hard links to what is not in this layer.
-    implied: directories without a member of their own. Paths are relative, not UTF-8 in them as surrogates.
+    nothing below is seen, "" for the root. links_below: hard links whose target is not in this layer, with
+    it. implied: directories without a member of their own. Paths are relative; what is not UTF-8 in them are
+    surrogates.
     """
 
     diff_id: str
@@ -134,6 +135,7 @@ def _members(content: Content, limits: Limits) -> Iterator[tarfile.TarInfo]:
             if member is None:
                 return
             cast("Any", archive).members.clear()  # it would keep them all
+            _check_global(archive.pax_headers, content, limits)
             _check(number, member, archive.offset - content.tell(), content, limits)
             yield member
             content.skip_to(archive.offset)
@@ -154,6 +156,12 @@ def _check(number: int, member: tarfile.TarInfo, room: int, content: Content, li
         member.pax_headers.get("size", "0")
     ):  # tarfile takes what it can't read for 0
         raise ValueError("a size is no number")
+
+
+def _check_global(headers: Mapping[str, str], content: Content, limits: Limits) -> None:
+    """See that headers for all that follows don't pile up."""
+    if sum(len(key) + len(value) for key, value in headers.items()) > limits.header:
+        raise content.too_much(f"{limits.header} bytes in global headers", "--max-header=BYTES")
 
 
 def _make(layer: Extraction, member: tarfile.TarInfo, content: Content) -> None:

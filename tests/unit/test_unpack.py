@@ -254,6 +254,7 @@ def test_users_that_are_not_root_can_unpack_what_has_no_rights(tmp_path: Path) -
     tmp_path.chmod(0o777)
     made = [directory("d", mode=0), member("d/f", mode=0, content=b"1"), member("d/f", mode=0, content=b"2")]
     made += [directory("d/e", mode=0o111), hard_link("d/e/h", "d/f"), directory("d", mode=0)]
+    made += [member("d/.wh.gone"), member("d/e/.wh..wh..opq"), link("l", "x"), hard_link("m", "l")]
     script = """if True:
         import io, os, sys
         from pathlib import Path
@@ -264,7 +265,7 @@ def test_users_that_are_not_root_can_unpack_what_has_no_rights(tmp_path: Path) -
         unpack(sys.stdin.buffer, Path("tree"), Limits(), overlay=True, shown="layer")
         """
     as_nobody(script, tmp_path, archive(*made))
-    assert names(tmp_path / "tree") == ["d", "d/e", "d/e/h", "d/f"]
+    assert names(tmp_path / "tree") == ["d", "d/e", "d/e/h", "d/f", "d/gone", "l", "m"]
     assert (tmp_path / "tree/d/e/h").read_text() == "2"
 
 
@@ -647,6 +648,12 @@ def test_what_is_wrong_is_refused_at_once(content: bytes, tree: Path, outside: P
     assert time.monotonic() - began < 5
     remove_tree(tree)
     assert outside.exists()
+
+
+def test_global_headers_do_not_pile_up(tree: Path) -> None:
+    made = [pax(record(b"key%d" % number, b"x" * 1000), b"g") + FILE for number in range(20)]
+    with pytest.raises(ImageError, match="more than 10000 bytes in global headers"):
+        unpacked(b"".join(made), tree, replace(LIMITS, header=10_000))
 
 
 @pytest.mark.parametrize("offset", [0, 257, 500])
