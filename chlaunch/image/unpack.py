@@ -149,7 +149,7 @@ def _members(content: Content, limits: Limits) -> Iterator[tarfile.TarInfo]:
 def _check(number: int, member: tarfile.TarInfo, room: int, content: Content, limits: Limits) -> None:
     """See that a member is within limits, and its bytes within the archive's room for it."""
     if number > limits.members:
-        raise content.too_much(f"{limits.members} members", "--max-members=NUMBER")
+        raise content.too_much(f"{limits.members} members", "--max-members=N")
     if member.type in FILES and not 0 <= room - sum(size for _, size in parts_of(member)) < tarfile.BLOCKSIZE:
         raise ValueError("sizes don't match")
     if member.pax_headers and not SIZE.fullmatch(
@@ -161,7 +161,7 @@ def _check(number: int, member: tarfile.TarInfo, room: int, content: Content, li
 def _check_global(headers: Mapping[str, str], content: Content, limits: Limits) -> None:
     """See that headers for all that follows don't pile up."""
     if sum(len(key) + len(value) for key, value in headers.items()) > limits.header:
-        raise content.too_much(f"{limits.header} bytes in global headers", "--max-header=BYTES")
+        raise content.too_much(f"{limits.header} bytes in global headers")
 
 
 def _make(layer: Extraction, member: tarfile.TarInfo, content: Content) -> None:
