@@ -59,7 +59,7 @@ class Content:
     def read(self, size: int) -> bytes:
         """Return a part of a header; nothing at the end, if it is one block that was asked for."""
         if size < 0 or self.tell() + size > self._header_end:
-            raise self.too_much(f"{self._headers_most} bytes in a header", "--max-header=BYTES")
+            raise self.too_much(f"{self._headers_most} bytes in a header")
         end = self._at + size
         if end <= len(self._piece):
             found = bytes(self._piece[self._at : end])
@@ -109,11 +109,10 @@ class Content:
         """Return the error for what is not as it should be."""
         return ImageError(f"can't unpack {self._shown}: {why}", "it is damaged, or no tar archive")
 
-    def too_much(self, most: str, option: str) -> ImageError:
-        """Return the error for what is beyond a limit. option: which raises it."""
-        return ImageError(
-            f"can't unpack {self._shown}: it has more than {most}", f"if you trust it: {option}"
-        )
+    def too_much(self, most: str, option: str = "") -> ImageError:
+        """Return the error for what is beyond a limit. option: which raises it; empty if none does."""
+        hint = f"if you trust it: {option}" if option else "no image needs as much: it is damaged, or hostile"
+        return ImageError(f"can't unpack {self._shown}: it has more than {most}", hint)
 
     def _up_to(self, size: int) -> Iterator[memoryview]:
         """Give the next bytes, fewer at the end of all."""
@@ -153,4 +152,4 @@ class Content:
 
     def _check_size(self) -> None:
         if self._before + len(self._piece) + self._apparent > self._size_most:
-            raise self.too_much(f"{self._size_most} bytes, uncompressed", "--max-size=BYTES")
+            raise self.too_much(f"{self._size_most} bytes, uncompressed", "--max-size=GIB")

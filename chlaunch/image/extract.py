@@ -43,16 +43,18 @@ class Extraction:
         self._inside = inside
         self._content = content
         self._times: dict[Names, int] = {}
+        self._time = 0  # of the member that is being made
 
     def make(self, member: tarfile.TarInfo) -> None:
         """Make what a member says; what was there under its name goes."""
         names = names_of(member.name)
+        self._time = time_of(member)
         if not self._times:
-            self._times[()] = time_of(member)
+            self._times[()] = self._time
         if not names:
             self._make_top(member)
         elif any(name.startswith(WHITEOUT) for name in names):
-            self._note(names, member)
+            self._note(names)
         elif member.isdir():
             self._make_directory(names, member)
         elif member.type in FILES:
@@ -92,10 +94,10 @@ class Extraction:
         top = self._inside.directory((), None)
         os.fchmod(top.descriptor, self._mode(member) | stat.S_IRWXU)
         self._set_attributes(top.descriptor, member)
-        self._times[()] = time_of(member)
+        self._times[()] = self._time
 
     def _make_directory(self, names: Names, member: tarfile.TarInfo) -> None:
-        above, name = self._above(names, member)
+        above, name = self._above(names)
         try:
             os.mkdir(name, 0o700, dir_fd=above.descriptor)
         except FileExistsError:
@@ -104,14 +106,14 @@ class Extraction:
                 os.mkdir(name, 0o700, dir_fd=above.descriptor)
         at = (*above.names, name)
         self._inside.implied.pop(at, None)
-        self._times[at] = time_of(member)
+        self._times[at] = self._time
         # It is a directory, and nobody else is here: no link is followed.
         os.chmod(name, self._mode(member) | stat.S_IRWXU, dir_fd=above.descriptor)
         if member.pax_headers:
             self._set_attributes(self._inside.directory(at, None).descriptor, member)
 
     def _make_file(self, names: Names, member: tarfile.TarInfo) -> None:
-        above, name = self._above(names, member)
+        above, name = self._above(names)
         parts = parts_of(member)
         try:
             file = os.open(name, NEW, 0o600, dir_fd=above.descriptor)
@@ -122,8 +124,7 @@ class Extraction:
             self._fill(file, member, parts)
             os.fchmod(file, self._mode(member) | stat.S_IRUSR | stat.S_IWUSR)
             self._set_attributes(file, member)
-            time = time_of(member)
-            os.utime(file, ns=(time, time))
+            os.utime(file, ns=(self._time, self._time))
         finally:
             os.close(file)
 
@@ -140,36 +141,34 @@ class Extraction:
                     done += os.write(file, piece[done:])
 
     def _make_link(self, names: Names, member: tarfile.TarInfo) -> None:
-        above, name = self._above(names, member)
+        above, name = self._above(names)
         target = member.linkname.encode("utf-8", "surrogateescape")
         try:
             os.symlink(target, name, dir_fd=above.descriptor)
         except FileExistsError:
             above = self._clear(above, name)
             os.symlink(target, name, dir_fd=above.descriptor)
-        time = time_of(member)
-        os.utime(name, ns=(time, time), dir_fd=above.descriptor, follow_symlinks=False)
+        os.utime(name, ns=(self._time, self._time), dir_fd=above.descriptor, follow_symlinks=False)
         if member.pax_headers:
             kept, others = attributes_of(member)
             self._drop("xattr", len(kept) + others)
 
     def _make_fifo(self, names: Names, member: tarfile.TarInfo) -> None:
-        above, name = self._above(names, member)
+        above, name = self._above(names)
         try:
             os.mkfifo(name, 0o600, dir_fd=above.descriptor)
         except FileExistsError:
             above = self._clear(above, name)
             os.mkfifo(name, 0o600, dir_fd=above.descriptor)
         os.chmod(name, self._mode(member) | 0o600, dir_fd=above.descriptor)
-        time = time_of(member)
-        os.utime(name, ns=(time, time), dir_fd=above.descriptor, follow_symlinks=False)
+        os.utime(name, ns=(self._time, self._time), dir_fd=above.descriptor, follow_symlinks=False)
 
     def _make_hard_link(self, names: Names, member: tarfile.TarInfo) -> None:
         """Make a hard link; if its target is not in this layer, remember it."""
         target = names_of(member.linkname)
         if not target:
             raise ValueError("a hard link to the root directory")
-        above, name = self._above(names, member)
+        above, name = self._above(names)
         at = (*above.names, name)
         try:
             place = self._inside.directory(target[:-1], None)
@@ -179,15 +178,17 @@ class Extraction:
             status = None
         if status is None:
             target = self.links_below.get(target, target)
-            self._clear_if_there(at, member)
+            self._clear_if_there(at)
             self.links_below[at] = target
+        elif at == target:
+            return
         elif stat.S_ISDIR(status.st_mode):
             raise ValueError("a hard link to a directory")
-        elif at != target:
-            self._link(at, target, member)
+        else:
+            self._link(at, target)
 
-    def _link(self, at: Names, target: Names, member: tarfile.TarInfo) -> None:
-        self._clear_if_there(at, member)
+    def _link(self, at: Names, target: Names) -> None:
+        self._clear_if_there(at)
         source = os.dup(self._inside.directory(target[:-1], None).descriptor)
         try:
             above = self._inside.directory(at[:-1], None).descriptor
@@ -195,18 +196,18 @@ class Extraction:
         finally:
             os.close(source)
 
-    def _note(self, names: Names, member: tarfile.TarInfo) -> None:
+    def _note(self, names: Names) -> None:
         """Note what a member says of the layers below."""
         name = names[-1]
         if any(name.startswith(WHITEOUT) for name in names[:-1]):
             self.dropped["member in a directory with a reserved name"] += 1
         elif name == OPAQUE:
-            self.opaque.add(self._inside.directory(names[:-1], time_of(member)).names)
+            self.opaque.add(self._inside.directory(names[:-1], self._time).names)
         elif not name.startswith(RESERVED):
             hidden = name.removeprefix(WHITEOUT)
             if hidden in (b"", b".", b".."):
                 raise ValueError("a whiteout of nothing")
-            above = self._inside.directory(names[:-1], time_of(member))
+            above = self._inside.directory(names[:-1], self._time)
             self.whiteouts.add((*above.names, hidden))
 
     def _make_whiteout(self, names: Names, *, overlay: bool) -> None:
@@ -241,15 +242,15 @@ class Extraction:
             return True
         return stat.S_ISCHR(status.st_mode)  # a whiteout of ours
 
-    def _above(self, names: Names, member: tarfile.TarInfo) -> tuple[Place, bytes]:
+    def _above(self, names: Names) -> tuple[Place, bytes]:
         """Return the directory for a member, made where it is missing, and the name in it."""
-        above = self._inside.directory(names[:-1], time_of(member))
+        above = self._inside.directory(names[:-1], self._time)
         if self.links_below:
             self.links_below.pop((*above.names, names[-1]), None)
         return above, names[-1]
 
-    def _clear_if_there(self, names: Names, member: tarfile.TarInfo) -> None:
-        above, name = self._above(names, member)
+    def _clear_if_there(self, names: Names) -> None:
+        above, name = self._above(names)
         with suppress(FileNotFoundError):
             self._clear(above, name)
 

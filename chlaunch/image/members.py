@@ -67,8 +67,9 @@ def names_of(path: str) -> Names:
 
 def time_of(member: TarInfo) -> int:
     """Return the time of last change, in ns since 1970."""
-    exact = TIME.fullmatch(member.pax_headers.get("mtime", ""))
-    if not exact:
+    text = member.pax_headers.get("mtime") if member.pax_headers else None
+    exact = TIME.fullmatch(text) if text else None
+    if exact is None:
         return min(max(int(member.mtime), -(10**9)), 10**9 * 9) * SECOND
     sign, seconds, fraction = exact.groups()
     time = min(int(seconds), 10**9 * 9) * SECOND + int(f"{fraction or ''}000000000"[:9])

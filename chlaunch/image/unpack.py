@@ -6,6 +6,7 @@ mode bits (files and directories stay readable and writable by their owner; set-
 
 import errno
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from chlaunch.trees import Directory, Stack
 
 # Directories in each other. Linux has no such limit, but programs run out of descriptors or stack.
 DEPTH_MOST = 255
+
+SIZE = re.compile(r"[0-9]{1,20}")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -132,6 +135,7 @@ def _members(content: Content, limits: Limits) -> Iterator[tarfile.TarInfo]:
             if member is None:
                 return
             cast("Any", archive).members.clear()  # it would keep them all
+            _check_global(archive.pax_headers, content, limits)
             _check(number, member, archive.offset - content.tell(), content, limits)
             yield member
             content.skip_to(archive.offset)
@@ -145,9 +149,19 @@ def _members(content: Content, limits: Limits) -> Iterator[tarfile.TarInfo]:
 def _check(number: int, member: tarfile.TarInfo, room: int, content: Content, limits: Limits) -> None:
     """See that a member is within limits, and its bytes within the archive's room for it."""
     if number > limits.members:
-        raise content.too_much(f"{limits.members} members", "--max-members=NUMBER")
-    if member.type in FILES and sum(size for _, size in parts_of(member)) > room:
+        raise content.too_much(f"{limits.members} members", "--max-members=N")
+    if member.type in FILES and not 0 <= room - sum(size for _, size in parts_of(member)) < tarfile.BLOCKSIZE:
         raise ValueError("sizes don't match")
+    if member.pax_headers and not SIZE.fullmatch(
+        member.pax_headers.get("size", "0")
+    ):  # tarfile takes what it can't read for 0
+        raise ValueError("a size is no number")
+
+
+def _check_global(headers: Mapping[str, str], content: Content, limits: Limits) -> None:
+    """See that headers for all that follows don't pile up."""
+    if sum(len(key) + len(value) for key, value in headers.items()) > limits.header:
+        raise content.too_much(f"{limits.header} bytes in global headers")
 
 
 def _make(layer: Extraction, member: tarfile.TarInfo, content: Content) -> None:
