@@ -15,6 +15,7 @@ Layouts and archives have layers and a configuration: oci, oci-archive, docker-a
 which save and load the last.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -82,6 +83,12 @@ def convert(conversion: Conversion) -> None:
             _to_sink(conversion, work)
         else:
             _to_file(conversion, work)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise ImageError(
+            f"can't convert to {conversion.target}: {error.filename or 'output'}: {error.strerror}",
+            "make room there, or choose another place" if full else "",
+        ) from error
     finally:
         remove_tree(work)
 

@@ -6,6 +6,7 @@ The names of Charliecloud's ch-convert mean the same here, and the same are gues
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -64,6 +65,7 @@ FIRST = re.compile(
     rb"(\./)?(blobs/.*|oci-layout|index\.json|manifest\.json|repositories|[0-9a-f]{64}(\.tar|\.json|/.*))"
 )
 FIRST_SIZE = 100
+TOP = (b"./", b".")  # which may come before it
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,9 @@ def _by_content(path: Path, name: str) -> str:
             is_layout = (path / layout.MARK).is_file() and (path / layout.INDEX).is_file()
             return OCI if is_layout else name
         with open_regular(path) as file:
-            first = next(pieces(file, str(path)), b"")[:FIRST_SIZE]
+            start = next(pieces(file, str(path)), b"")
     except (OSError, ImageError):
         return name  # whoever reads it says what is wrong
-    member = first.partition(b"\0")[0]
-    if FIRST.fullmatch(member) is None:
-        return name
-    return OCI_ARCHIVE
+    names = [start[at : at + FIRST_SIZE].partition(b"\0")[0] for at in (0, tarfile.BLOCKSIZE)]
+    first = names[1] if names[0] in TOP else names[0]
+    return OCI_ARCHIVE if FIRST.fullmatch(first) else name

@@ -1,6 +1,6 @@
 """What is made of a root file system: archives, SquashFS files, directories, layers.
 
-Owner and group of everything in a file is root. The same tree gives the same bytes.
+Owner and group of everything in a file is root. The same tree gives the same archive, and the same layer.
 """
 
 import os

@@ -202,7 +202,9 @@ def _own(name: str, above: int, dropped: Counter[str]) -> None:
     if os.geteuid() == 0 and (status.st_uid, status.st_gid) != (0, os.getegid()):
         os.chown(name, 0, os.getegid(), dir_fd=above, follow_symlinks=False)
     if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        times = os.fstat(above)
         os.unlink(name, dir_fd=above)
+        os.utime(above, ns=(times.st_atime_ns, times.st_mtime_ns))
         dropped["device"] += 1
         return
     mode = stat.S_IMODE(status.st_mode)
