@@ -15,12 +15,13 @@ from chlaunch.errors import RegistryError
 from chlaunch.image.challenge import Challenge
 from chlaunch.image.credentials import Credentials
 from chlaunch.image.origin import Origin, may_refer, origin_of
-from chlaunch.image.refusal import refusal
+from chlaunch.image.refusal import RefusalError, refusal
 from chlaunch.image.retry import Attempts, Patience, TransientError
 from chlaunch.image.transport import Answer, Request, Transport
 
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,65536}=*")
 TOKEN_MOST = 1 << 20
+DAY = 86400
 TOKEN_SECONDS = 60  # where the server does not say how long one lasts
 DENIED = (400, 401, 403)
 
@@ -37,7 +38,7 @@ class Policy:
     verify: bool = True
 
 
-class DeniedError(RegistryError):
+class DeniedError(RefusalError):
     """The token server gives nothing to who we are."""
 
 
@@ -212,4 +213,4 @@ def _token(raw: bytes, begun: float, shown: str) -> _Token:
         text, seconds = None, 0
     if not isinstance(text, str) or TOKEN.fullmatch(text) is None or not isinstance(seconds, (int, float)):
         raise RegistryError(f"{shown}: gives something that is not a token", "tell who runs this registry")
-    return _Token(f"Bearer {text}", begun + max(float(seconds), 1.0) * 0.9)
+    return _Token(f"Bearer {text}", begun + max(min(seconds, DAY), 1) * 0.9)

@@ -208,6 +208,24 @@ def test_a_manifest_that_breaks_off(registry: Registry, proxy: FaultProxy, one: 
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"errors": 1}',
+        b'{"errors": {}}',
+        b'{"errors": ["x"]}',
+        b'{"errors": [{"code": 1}]}',
+    ],
+)
+def test_a_refusal_that_makes_no_sense(registry: Registry, proxy: FaultProxy, body: bytes) -> None:
+    proxy.rules = [Rule(path="/manifests/", status=418, body=body)]
+    with pytest.raises(RegistryError, match=r"faults: unexpected answer, HTTP 418$"):
+        registry.manifest()
+
+
+@pytest.mark.parametrize(
     "rule",
     [
         Rule("HEAD", "/manifests/", more={"Docker-Content-Digest": None}),
