@@ -39,7 +39,7 @@ class Policy:
 
 
 class DeniedError(RefusalError):
-    """The token server gives nothing to who we are."""
+    """A registry or its token server gives nothing to who we are, or to nobody."""
 
 
 @dataclass
@@ -104,10 +104,15 @@ class Authority:
                 return self._basic(header)
             return ""
 
-    def known_as(self) -> str:
-        """Return whom the registry takes us for, to end a message with; empty if nobody."""
-        who = self._credentials
-        return f" (as {who.username}, by {who.source})" if who is not None else ""
+    def denied(self, failure: RegistryError) -> DeniedError:
+        """Return the failure for a refusal that is the last word, which says who was refused."""
+        who = self._credentials if self._identified or () in self._tokens else None
+        if who is None:
+            return DeniedError(failure.message, failure.hint)
+        return DeniedError(
+            f"{failure.message} (as {who.username}, by {who.source})",
+            f"are name and password right, and may {who.username} do that? ch-image login {self._registry}",
+        )
 
     def _basic(self, header: str) -> str:
         """Return name and password, if they were not just refused."""
@@ -176,8 +181,7 @@ class Authority:
         begun = time.monotonic()
         with self._ask(realm, fields, who) as answer:
             if answer.status in DENIED:
-                failure = refusal(answer, self._shown, self._registry)
-                raise DeniedError(failure.message + self.known_as(), failure.hint)
+                raise self.denied(refusal(answer, self._shown, self._registry))
             if answer.status != 200:  # noqa: PLR2004  OK
                 raise refusal(answer, self._shown, self._registry)
             return _token(answer.body(TOKEN_MOST), begun, str(server))

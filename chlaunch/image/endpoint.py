@@ -10,7 +10,7 @@ from chlaunch.image.challenge import Challenge, parse
 from chlaunch.image.credentials import Credentials
 from chlaunch.image.origin import PORTS, Origin, may_refer, origin_of
 from chlaunch.image.reference import Reference
-from chlaunch.image.refusal import RefusalError, refusal
+from chlaunch.image.refusal import refusal
 from chlaunch.image.retry import Attempts, TransientError
 from chlaunch.image.transport import Answer, PlainError, Request, Transport
 
@@ -96,7 +96,7 @@ class Endpoint:
             if not better:
                 break
             header = better
-        raise RefusalError(failure.message + authority.known_as(), failure.hint)
+        raise authority.denied(failure)
 
     def _challenges(self, origin: Origin) -> list[Challenge]:
         """Return what a registry wants to know in general, where it did not say with its refusal."""

@@ -93,6 +93,14 @@ def _replacing(environment: Mapping[str, str]) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.exists())
 
 
+def _elsewhere(environment: Mapping[str, str]) -> str:
+    """Return where else an authority could be named, given what is in force."""
+    for name in (*REPLACING, "SSL_CERT_FILE"):
+        if environment.get(name):
+            return f"add it to {environment[name]}, which {name} names"
+    return "name its file in SSL_CERT_FILE"
+
+
 def _named(variable: str, environment: Mapping[str, str]) -> Path | None:
     """Return the file or directory that a variable names, if it does."""
     if not environment.get(variable):
@@ -143,7 +151,7 @@ def explain(
         place = directories(origin, environment)[0]
         hint = (
             f"if it is the right one, put the certificate of its authority (PEM) into {place}/ca.crt, "
-            "or name its file in SSL_CERT_FILE"
+            f"or {_elsewhere(environment)}"
         )
     about = "" if proxy_of(origin, environment) else _describe(origin)
     message = f"{origin}: certificate verify failed: {printable(error.verify_message)}"

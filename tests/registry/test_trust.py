@@ -83,7 +83,10 @@ def test_the_failure_says_whose_it_is(pair: Pair, connect: Callable[..., Registr
     assert f"https://{host}: certificate verify failed: unable to get local issuer certificate" in message
     assert "of “loopback”, issued by “Authority of the tests, chlaunch”, for localhost, 127.0.0.1" in message
     assert "valid from " in message
-    assert f".config/containers/certs.d/{host}/ca.crt" in hint
+    assert f".config/containers/certs.d/{host}/ca.crt, or name its file in SSL_CERT_FILE" in hint
+    with serve(pair) as host, pytest.raises(RegistryError) as caught:
+        connect(f"{host}/a/b:1", {"REQUESTS_CA_BUNDLE": str(pair.certificate)}).manifest()
+    assert f"or add it to {pair.certificate}, which REQUESTS_CA_BUNDLE names" in caught.value.hint
 
 
 @pytest.mark.parametrize(
