@@ -15,12 +15,13 @@ from chlaunch.errors import RegistryError
 from chlaunch.image.challenge import Challenge
 from chlaunch.image.credentials import Credentials
 from chlaunch.image.origin import Origin, may_refer, origin_of
-from chlaunch.image.refusal import refusal
+from chlaunch.image.refusal import RefusalError, refusal
 from chlaunch.image.retry import Attempts, Patience, TransientError
 from chlaunch.image.transport import Answer, Request, Transport
 
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,65536}=*")
 TOKEN_MOST = 1 << 20
+DAY = 86400
 TOKEN_SECONDS = 60  # where the server does not say how long one lasts
 DENIED = (400, 401, 403)
 
@@ -37,8 +38,8 @@ class Policy:
     verify: bool = True
 
 
-class DeniedError(RegistryError):
-    """The token server gives nothing to who we are."""
+class DeniedError(RefusalError):
+    """A registry or its token server gives nothing to who we are, or to nobody."""
 
 
 @dataclass
@@ -103,10 +104,15 @@ class Authority:
                 return self._basic(header)
             return ""
 
-    def known_as(self) -> str:
-        """Return whom the registry takes us for, to end a message with; empty if nobody."""
-        who = self._credentials
-        return f" (as {who.username}, by {who.source})" if who is not None else ""
+    def denied(self, failure: RegistryError) -> DeniedError:
+        """Return the failure for a refusal that is the last word, which says who was refused."""
+        who = self._credentials if self._identified or () in self._tokens else None
+        if who is None:
+            return DeniedError(failure.message, failure.hint)
+        return DeniedError(
+            f"{failure.message} (as {who.username}, by {who.source})",
+            f"are name and password right, and may {who.username} do that? ch-image login {self._registry}",
+        )
 
     def _basic(self, header: str) -> str:
         """Return name and password, if they were not just refused."""
@@ -175,8 +181,7 @@ class Authority:
         begun = time.monotonic()
         with self._ask(realm, fields, who) as answer:
             if answer.status in DENIED:
-                failure = refusal(answer, self._shown, self._registry)
-                raise DeniedError(failure.message + self.known_as(), failure.hint)
+                raise self.denied(refusal(answer, self._shown, self._registry))
             if answer.status != 200:  # noqa: PLR2004  OK
                 raise refusal(answer, self._shown, self._registry)
             return _token(answer.body(TOKEN_MOST), begun, str(server))
@@ -212,4 +217,4 @@ def _token(raw: bytes, begun: float, shown: str) -> _Token:
         text, seconds = None, 0
     if not isinstance(text, str) or TOKEN.fullmatch(text) is None or not isinstance(seconds, (int, float)):
         raise RegistryError(f"{shown}: gives something that is not a token", "tell who runs this registry")
-    return _Token(f"Bearer {text}", begun + max(float(seconds), 1.0) * 0.9)
+    return _Token(f"Bearer {text}", begun + max(min(seconds, DAY), 1) * 0.9)

@@ -96,7 +96,7 @@ class Endpoint:
             if not better:
                 break
             header = better
-        raise RegistryError(failure.message + authority.known_as(), failure.hint)
+        raise authority.denied(failure)
 
     def _challenges(self, origin: Origin) -> list[Challenge]:
         """Return what a registry wants to know in general, where it did not say with its refusal."""

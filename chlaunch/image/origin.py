@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from chlaunch.errors import RegistryError
+from chlaunch.errors import ConfigError, RegistryError
 from chlaunch.image.reference import HOST
 
 PORTS = {"https": 443, "http": 80}
@@ -71,11 +71,26 @@ def proxy_of(target: Origin, environment: Mapping[str, str]) -> str:
     """Return the URL of the proxy to use; empty for none. Variables as curl(1) and requests read them.
 
     ``https_proxy``, ``http_proxy``, ``all_proxy``, ``no_proxy``, in lower case or else in upper case.
+
+    Raises:
+        ConfigError: it is not the URL of an HTTP proxy; it is not shown, as it may hold a password.
+
     """
     if target.is_loopback or _is_exempt(target, _variable("no_proxy", environment)):
         return ""
     proxy = _variable(f"{target.scheme}_proxy", environment) or _variable("all_proxy", environment)
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+    if not proxy:
+        return ""
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+        known = known and " " not in url
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"{target.scheme}_proxy: not the URL of an HTTP proxy", "http://HOST:PORT")
+    return url
 
 
 def _variable(name: str, environment: Mapping[str, str]) -> str:

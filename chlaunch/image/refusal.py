@@ -32,6 +32,10 @@ MEANINGS: Mapping[int, tuple[str, str]] = {
 }
 
 
+class RefusalError(RegistryError):
+    """A registry answered, and the answer was no."""
+
+
 def refusal(answer: Answer, shown: str, registry: str) -> RegistryError:
     """Return the failure for an answer that was not hoped for, and read it. shown: what was asked for."""
     words = said_by(answer)
@@ -42,7 +46,7 @@ def refusal(answer: Answer, shown: str, registry: str) -> RegistryError:
     hint = hint.format(registry=registry)
     if answer.status in PASSING:
         return TransientError(message, hint, answer.retry_after())
-    return RegistryError(message, hint)
+    return RefusalError(message, hint)
 
 
 def said_by(answer: Answer) -> str:
@@ -57,7 +61,7 @@ def said_by(answer: Answer) -> str:
         said = json.loads(raw)
         rows = said["errors"]
         words = [_row(row) for row in rows[:CODES_MOST]]
-    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return ""
     return printable("; ".join(word for word in words if word))
 

@@ -26,6 +26,7 @@ from chlaunch.image.manifest import (
     digest_of,
 )
 from chlaunch.image.reference import DEFAULT_TAG, Reference
+from chlaunch.image.refusal import RefusalError
 from chlaunch.image.retry import Patience, TransientError
 from chlaunch.image.transport import Answer, Request, Transport
 from chlaunch.image.upload import ACCEPTED, CREATED, Upload, is_there
@@ -100,9 +101,7 @@ class Registry:
                 if DIGEST.fullmatch(digest):
                     self._check(what, digest, "")
                     return digest, _media_type(answer)
-        except TransientError:
-            raise
-        except RegistryError:
+        except RefusalError:
             pass  # some can't do HEAD, and only an answer to GET has words in it
         raw, media_type = self.manifest(what)
         return digest_of(raw), media_type
@@ -163,7 +162,7 @@ class Registry:
         """Take a blob from another repository of the same registry; False if that can't be.
 
         Raises:
-            TransientError: the registry does not answer.
+            RegistryError: the registry does not answer, or makes no sense.
 
         """
         query = urlencode({"mount": descriptor.digest, "from": from_repository})
@@ -176,9 +175,7 @@ class Registry:
                 begun = self._endpoint.given(answer, answer.headers.get("Location", ""))
             # It has begun an upload instead, which nobody will go on with.
             self._endpoint.call(Request("DELETE", begun), scopes, expect=DONE).close()
-        except TransientError:
-            raise
-        except RegistryError:
+        except RefusalError:
             pass
         return False
 

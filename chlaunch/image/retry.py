@@ -28,7 +28,7 @@ class TransientError(RegistryError):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to insist. first, most: seconds of the first pause and of any. total: seconds, of all tries.
+    """How long to insist: tries in a row without success; seconds of the first pause, and of the longest.
 
     silence: seconds after which somebody who says nothing is taken to be gone.
 
@@ -38,7 +38,6 @@ class Patience:
     tries: int = 5
     first: float = 1.0
     most: float = 60.0
-    total: float = 300.0
     silence: float = 60.0
 
     def pause(self, number: int, asked: float | None) -> float:
@@ -56,12 +55,10 @@ class Attempts:
         self._patience = patience
         self._warn = warn
         self._failed = 0
-        self._since = time.monotonic()
 
     def progressed(self) -> None:
         """Forget the failures: something came of the last try."""
         self._failed = 0
-        self._since = time.monotonic()
 
     def again(self, error: TransientError) -> None:
         """Wait until it is time for another try.
@@ -71,10 +68,9 @@ class Attempts:
 
         """
         self._failed += 1
-        seconds = self._patience.pause(self._failed, error.after)
-        spent = time.monotonic() - self._since
-        if self._failed >= self._patience.tries or spent + seconds > self._patience.total:
+        if self._failed >= self._patience.tries:
             raise error
+        seconds = self._patience.pause(self._failed, error.after)
         self._warn(f"{error.message}; trying again in {seconds:.1f} s")
         time.sleep(seconds)
 

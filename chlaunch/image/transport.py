@@ -4,6 +4,7 @@ Used is the lower half of requests, its adapters: a session would follow redirec
 ~/.netrc, none of which is wanted.
 """
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -34,6 +35,7 @@ TELL = "tell who runs this registry"
 # Of a POST, the first kind makes a GET, which is never meant here.
 MOVED = (301, 302, 303)
 MOVED_SAME = (307, 308)
+NO_CONTENT = 204
 
 # How OpenSSL calls it where an answer is not TLS at all, 3.0 and since.
 NOT_TLS = (
@@ -83,8 +85,10 @@ class Answer:
         self.origin = origin
         self._response = response
         length = response.headers.get("Content-Length", "")
-        encoded = "Transfer-Encoding" in response.headers or response.request.method == "HEAD"
-        self.length = int(length) if length.isascii() and length.isdigit() and not encoded else None
+        is_head = response.request.method == "HEAD"
+        plain = length.isascii() and length.isdigit() and "Transfer-Encoding" not in response.headers
+        self.length = int(length) if plain and not is_head else None
+        self._empty = is_head or self.length == 0 or self.status == NO_CONTENT
         self._received = 0
 
     def __enter__(self) -> Self:
@@ -96,7 +100,10 @@ class Answer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection, which is used again if all was read."""
+        """Let go of the connection, which is used again if all was read, or if there is nothing to read."""
+        if self._empty:
+            with contextlib.suppress(*BROKEN):
+                self._response.raw.read()
         self._response.close()
 
     def read(self, size: int) -> bytes:
@@ -279,11 +286,10 @@ def _no_proxy(cause: BaseException, shown: str) -> RegistryError:
     said = [word for word in map(str, cause.args) if word.startswith("Tunnel connection failed")]
     for deeper in _causes(cause):
         said += [str(word) for word in deeper.args if str(word).startswith("Tunnel connection failed")]
-    why = printable(said[0]) if said else "no connection to it"
-    return TransientError(
-        f"{shown}: the proxy does not help: {why}",
-        "HTTPS_PROXY names it; NO_PROXY holds the hosts that need none",
-    )
+    message = f"{shown}: the proxy does not help: {printable(said[0]) if said else 'no connection to it'}"
+    if "407" in message:
+        return RegistryError(message, "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT says who you are")
+    return TransientError(message, "HTTPS_PROXY names it; NO_PROXY holds the hosts that need none")
 
 
 def _no_tls(cause: BaseException, shown: str) -> RegistryError:

@@ -24,9 +24,8 @@ BUNDLES = (
 )
 SYSTEM = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
-# What those variables name replaces the system's authorities.
+# What these name replaces the system's authorities.
 REPLACING = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), which ssl does not name
 PEEK_SECONDS = 5
@@ -38,13 +37,13 @@ NAMES = (62, 63, 64)
 
 @dataclass(frozen=True)
 class Trust:
-    """What counts besides the system's authorities, or (replacing) in place of them.
+    """Whose word counts. replacing: files and directories, if any, in place of the system's authorities.
 
-    authorities: files and directories. pairs: our own certificates, each with its key.
+    besides: files of more. pairs: our own certificates, each with its key.
     """
 
-    authorities: tuple[Path, ...] = ()
     replacing: tuple[Path, ...] = ()
+    besides: tuple[Path, ...] = ()
     pairs: tuple[tuple[Path, Path], ...] = ()
 
 
@@ -67,11 +66,6 @@ def trust_for(origin: Origin, environment: Mapping[str, str]) -> Trust:
         ConfigError: a variable names what is not there; a certificate has no key.
 
     """
-    named = {name: Path(environment[name]) for name in (*REPLACING, *OPENSSL) if environment.get(name)}
-    for name, path in named.items():
-        if not path.exists():
-            raise ConfigError(f"{name}: there is no {path}", "unset it to use the system's certificates")
-    replacing = tuple(named[name] for name in REPLACING if name in named)[:1]
     found: list[Path] = []
     pairs: list[tuple[Path, Path]] = []
     for directory in directories(origin, environment):
@@ -83,8 +77,38 @@ def trust_for(origin: Origin, environment: Mapping[str, str]) -> Trust:
             if not key.exists():
                 raise ConfigError(f"{certificate}: the key to it is missing", f"put it at {key}")
             pairs.append((certificate, key))
-    authorities = tuple(named[name] for name in OPENSSL if name in named) if not replacing else ()
-    return Trust((*authorities, *found), replacing, tuple(pairs))
+    return Trust(_replacing(environment), tuple(found), tuple(pairs))
+
+
+def _replacing(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return what counts in place of the system's authorities. OpenSSL takes a file and a directory."""
+    bundle = [path for path in (_named(name, environment) for name in REPLACING) if path]
+    if bundle:
+        return (bundle[0],)
+    file, directory = _named("SSL_CERT_FILE", environment), _named("SSL_CERT_DIR", environment)
+    if not file and not directory:
+        return ()
+    usual = ssl.get_default_verify_paths()
+    paths = (file or Path(usual.openssl_cafile), directory or Path(usual.openssl_capath))
+    return tuple(path for path in paths if path.exists())
+
+
+def _elsewhere(environment: Mapping[str, str]) -> str:
+    """Return where else an authority could be named, given what is in force."""
+    for name in (*REPLACING, "SSL_CERT_FILE"):
+        if environment.get(name):
+            return f"add it to {environment[name]}, which {name} names"
+    return "name its file in SSL_CERT_FILE"
+
+
+def _named(variable: str, environment: Mapping[str, str]) -> Path | None:
+    """Return the file or directory that a variable names, if it does."""
+    if not environment.get(variable):
+        return None
+    path = Path(environment[variable])
+    if not path.exists():
+        raise ConfigError(f"{variable}: there is no {path}", "unset it to use the system's certificates")
+    return path
 
 
 def context_for(trust: Trust, *, verify: bool) -> ssl.SSLContext:
@@ -101,7 +125,7 @@ def context_for(trust: Trust, *, verify: bool) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     elif not trust.replacing:
         _load_system(context)
-    for path in (*trust.replacing, *trust.authorities):
+    for path in (*trust.replacing, *trust.besides):
         try:
             _load(context, path)
         except OSError as error:  # ssl.SSLError is one, too
@@ -127,7 +151,7 @@ def explain(
         place = directories(origin, environment)[0]
         hint = (
             f"if it is the right one, put the certificate of its authority (PEM) into {place}/ca.crt, "
-            "or name its file in SSL_CERT_FILE"
+            f"or {_elsewhere(environment)}"
         )
     about = "" if proxy_of(origin, environment) else _describe(origin)
     message = f"{origin}: certificate verify failed: {printable(error.verify_message)}"

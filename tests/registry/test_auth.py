@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import FaultProxy, Rule
+from hypothesis import given
+from hypothesis import strategies as st
 from pictures import Picture, picture
 from registries import USERS, RegistryServer
 
 from chlaunch.errors import ConfigError, RegistryError
 from chlaunch.image import credentials
+from chlaunch.image.reference import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -358,6 +361,43 @@ def test_a_token_that_is_none(proxy: FaultProxy, connect: Callable[..., Registry
     ]
     with pytest.raises(RegistryError, match="not a token"):
         connect(f"{proxy.host}/a/b:1").manifest()
+
+
+@pytest.mark.parametrize("life", ["0", "-5", "1e999", "NaN", "9" * 400, "null", "0.5", "true"])
+def test_a_token_with_a_strange_life(proxy: FaultProxy, connect: Callable[..., Registry], life: str) -> None:
+    challenge = {"WWW-Authenticate": f'Bearer realm="https://{proxy.host}/token"'}
+    token = f'{{"token": "abc", "expires_in": {life}}}'.encode()
+    proxy.rules = [
+        Rule(path="/token", times=9, status=200, body=token),
+        Rule(path="/manifests", status=401, headers=challenge),
+        Rule(path="/manifests", status=200, body=b"{}"),
+    ]
+    assert connect(f"{proxy.host}/a/b:1").manifest()[0] == b"{}"
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["auths", "credHelpers", "credsStore", "auth", "identitytoken", "r.example"]),
+                inner,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, said: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps(said))
+    path.chmod(0o600)
+    where = parse("r.example/a/b").complete({})
+    try:
+        found = credentials.find(where, {"REGISTRY_AUTH_FILE": str(path), "PATH": "/nowhere"}, lambda _: None)
+    except ConfigError:
+        return
+    assert found is None or found.source == str(path)
 
 
 def test_a_token_server_that_has_trouble(proxy: FaultProxy, connect: Callable[..., Registry]) -> None:

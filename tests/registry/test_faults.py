@@ -208,6 +208,24 @@ def test_a_manifest_that_breaks_off(registry: Registry, proxy: FaultProxy, one: 
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"errors": 1}',
+        b'{"errors": {}}',
+        b'{"errors": ["x"]}',
+        b'{"errors": [{"code": 1}]}',
+    ],
+)
+def test_a_refusal_that_makes_no_sense(registry: Registry, proxy: FaultProxy, body: bytes) -> None:
+    proxy.rules = [Rule(path="/manifests/", status=418, body=body)]
+    with pytest.raises(RegistryError, match=r"faults: unexpected answer, HTTP 418$"):
+        registry.manifest()
+
+
+@pytest.mark.parametrize(
     "rule",
     [
         Rule("HEAD", "/manifests/", more={"Docker-Content-Digest": None}),
@@ -232,6 +250,20 @@ def test_what_is_asked_for(registry: Registry, proxy: FaultProxy) -> None:
     assert "Authorization" not in headers
 
 
+def test_a_connection_is_used_again(
+    registry: Registry, proxy: FaultProxy, one: Picture, tmp_path: Path
+) -> None:
+    pull(registry, one, tmp_path)
+    before = proxy.connections
+    new = picture(58)
+    assert not registry.has_blob(new.layer)
+    new.push(registry, tmp_path, "again")
+    assert registry.has_blob(new.layer)
+    assert registry.resolve("again")[0] == new.manifest.digest
+    pull(registry, one, tmp_path)
+    assert proxy.connections == before
+
+
 def test_a_redirect_without_end(registry: Registry, proxy: FaultProxy) -> None:
     proxy.rules = [Rule(path="/", times=99, status=307, headers={"Location": "/v2/again"})]
     with pytest.raises(RegistryError, match="redirects without end"):
@@ -248,6 +280,7 @@ def test_a_redirect_without_end(registry: Registry, proxy: FaultProxy) -> None:
         ("https://user:word@localhost/", "not the URL of a server"),
         ("https://[::1/", "not the URL of a server"),
         ("https://../", "not the URL of a server"),
+        (f"https://{'a' * 70}.example/", "not the URL of a server"),
         ("https://localhost:99999/", "not the URL of a server"),
     ],
 )

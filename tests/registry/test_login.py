@@ -78,6 +78,7 @@ def test_what_the_registry_refuses_is_not_kept(
     with pytest.raises(RegistryError, match=r"authentication failed.*\(as bob, by what you said\)") as caught:
         login(of(closed), "bob", "not swordfish", environment, policy)
     assert "not swordfish" not in str(caught.value)
+    assert "are name and password right" in caught.value.hint
     with pytest.raises(RegistryError, match="asks nobody who they are"):
         login(of(plain), "bob", USERS["bob"], environment, policy)
     assert not place(environment).exists()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from registries import RegistryServer
+from tunnel import Tunnel
 
 from chlaunch.errors import ConfigError, RegistryError
 from chlaunch.image.origin import Origin
@@ -82,7 +83,10 @@ def test_the_failure_says_whose_it_is(pair: Pair, connect: Callable[..., Registr
     assert f"https://{host}: certificate verify failed: unable to get local issuer certificate" in message
     assert "of “loopback”, issued by “Authority of the tests, chlaunch”, for localhost, 127.0.0.1" in message
     assert "valid from " in message
-    assert f".config/containers/certs.d/{host}/ca.crt" in hint
+    assert f".config/containers/certs.d/{host}/ca.crt, or name its file in SSL_CERT_FILE" in hint
+    with serve(pair) as host, pytest.raises(RegistryError) as caught:
+        connect(f"{host}/a/b:1", {"REQUESTS_CA_BUNDLE": str(pair.certificate)}).manifest()
+    assert f"or add it to {pair.certificate}, which REQUESTS_CA_BUNDLE names" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -200,6 +204,54 @@ def an_address() -> str:
             pytest.skip("this machine has no network")
         address: str = probe.getsockname()[0]
         return address
+
+
+@pytest.fixture(scope="module")
+def beyond(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """Return a registry that speaks TLS at an address that is not of loopback."""
+    address = an_address()
+    pair = authority.issue("beyond", f"IP:{address}")
+    directory = tmp_path_factory.mktemp("beyond") / "registry"
+    with RegistryServer(directory, pair=pair, address=address) as server:
+        yield server
+
+
+def test_a_proxy_is_used_beyond_this_machine(
+    beyond: RegistryServer, plain: RegistryServer, connect: Callable[..., Registry]
+) -> None:
+    with Tunnel() as tunnel:
+        variables = {"HTTPS_PROXY": tunnel.address, "HTTP_PROXY": tunnel.address}
+        is_believed(connect(f"{beyond.host}/a/b:1", variables))
+        assert tunnel.opened == [beyond.host]
+        is_believed(connect(f"{beyond.host}/a/b:1", {**variables, "NO_PROXY": beyond.host}))
+        is_believed(connect(f"{plain.host}/a/b:1", variables))
+        with pytest.raises(RegistryError, match="certificate verify failed"):
+            connect(f"{beyond.host}/a/b:1", {**variables, **NOBODY}).manifest()
+    assert tunnel.opened == [beyond.host] * 2
+
+
+def test_a_proxy_that_knows_its_users(
+    beyond: RegistryServer, connect: Callable[..., Registry], warnings: list[str]
+) -> None:
+    text = f"{beyond.host}/a/b:1"
+    with Tunnel("carol", "rosebud") as tunnel:
+        is_believed(connect(text, {"https_proxy": f"http://carol:rosebud@{tunnel.address}"}))
+        wrong = {"https_proxy": f"http://carol:hearst@{tunnel.address}"}
+        with pytest.raises(RegistryError, match=r"the proxy does not help: .*407") as refused:
+            connect(text, wrong).manifest()
+        assert warnings == []  # it will not go better in a while
+    with pytest.raises(RegistryError, match="the proxy does not help: no connection to it") as gone:
+        connect(text, wrong).manifest()
+    for caught in (refused, gone):
+        assert "hearst" not in caught.value.message + caught.value.hint + "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://localhost:1", "http://", "http://a b", "http://[::1", "http://h:x"]
+)
+def test_a_proxy_that_is_none(beyond: RegistryServer, connect: Callable[..., Registry], proxy: str) -> None:
+    with pytest.raises(ConfigError, match="https_proxy: not the URL of an HTTP proxy"):
+        connect(f"{beyond.host}/a/b:1", {"HTTPS_PROXY": proxy}).manifest()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])

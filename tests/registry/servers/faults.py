@@ -61,9 +61,11 @@ class Asked(NamedTuple):
 
 
 class FaultProxy:
-    """Runs until the context is left. `rules` are taken from the front; `asked` is what came.
+    """Runs until the context is left.
 
     Attributes:
+        rules: of those that fit, the first that is left counts.
+        asked: what came. connections: how many there were.
         host: as a reference has it, `localhost:PORT`.
 
     """
@@ -72,6 +74,7 @@ class FaultProxy:
         """Plan one before the registry that speaks http at a port of loopback. pair: speak TLS."""
         self.rules: list[Rule] = []
         self.asked: list[Asked] = []
+        self.connections = 0
         self.upstream = upstream
         self.over = threading.Event()
         self.lock = threading.Lock()
@@ -129,6 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+    def setup(self) -> None:
+        """Count the connection."""
+        super().setup()
+        with self.server.proxy.lock:
+            self.server.proxy.connections += 1
 
     def _any(self) -> None:
         proxy = self.server.proxy

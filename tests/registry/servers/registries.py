@@ -27,7 +27,7 @@ class RegistryServer:
 
     Attributes:
         port: where it listens, on loopback.
-        host: as a reference has it, `localhost:PORT`.
+        host: as a reference has it, `localhost:PORT` if the address is that.
         storage: the directory that holds what was pushed.
         log: what it says, a line for each request.
 
@@ -60,7 +60,7 @@ class RegistryServer:
     @property
     def host(self) -> str:
         """Return host and port."""
-        return f"localhost:{self.port}"
+        return f"{'localhost' if self._address == '127.0.0.1' else self._address}:{self.port}"
 
     @property
     def url(self) -> str:
