@@ -192,7 +192,8 @@ def _template_parser(escape: str, maker: Callable[[], Any]) -> Any:  # noqa: ANN
         rules = rules.replace("X_variable", f"{name}_variable").replace("?X_piece", f"?{name}_piece")
         rules = rules.replace("X_piece", f"{name}_piece").replace("X_", f"{name.upper()}_")
         grammar.append(rules.replace("| QUOTES", f"| {QUOTES}" if quotes else ""))
-        stops = "$" + quoted + ends.replace("/", "\\/") + ("'\"" if quotes else "")
+        # The backslash comes last: lark takes \\" in a regular expression for \".
+        stops = ("'\"" if quotes else "") + ends.replace("/", "\\/") + "$" + quoted
         grammar.append(f"{name.upper()}_PLAIN: /[^{stops}]+/s")
         escaped = f'["${quoted}]' if name == "double" else ".?"
         grammar.append(f"{name.upper()}_ESCAPED.2: /{quoted}{escaped}/s")

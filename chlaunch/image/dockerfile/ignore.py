@@ -1,10 +1,11 @@
 """What of a context is left out: .dockerignore, and COPY --exclude.
 
-The patterns are Docker's (Dockerfile reference, ".dockerignore file"), relative to the context's root; a leading
-slash means nothing. ``*`` is any text without a slash, ``?`` any character but it, ``[a-c]`` and ``[^a-c]`` are
-classes, a backslash quotes; ``**`` as a component is any number of directories, also none. A pattern that
-matches a directory matches all below it. Patterns count in their order, the last one that matches wins, and one
-that begins with ``!`` takes back in what those before it left out, also below a directory that is left out.
+The patterns are Docker's (Dockerfile reference, ".dockerignore file"), relative to the context's root; a
+leading slash means nothing. ``*`` is any text without a slash, ``?`` any character but it, ``[a-c]`` and
+``[^a-c]`` are classes, a backslash quotes; ``**`` as a component is any number of directories, also none. A
+pattern that matches a directory matches all below it. Patterns count in their order, the last one that matches
+wins, and one that begins with ``!`` takes back in what those before it left out, also below a directory that
+is left out.
 
 Within a component, ``**`` is what it is at its ends: ``**.log`` is ``**/*.log``, and ``build**`` is ``build*``.
 Each star takes as little as lets the next piece fit, without trying anything else, so no pattern is slow.
@@ -101,9 +102,9 @@ def _compiled(pattern: str, where: str) -> re.Pattern[str]:
     """Return the regular expression of a clean pattern, for the beginning of a path."""
     runs: list[list[str]] = [[]]  # of components, between double stars
     for component in pattern.split("/"):
-        if component == "**":
+        if component.startswith("**") and not component.strip("*"):
             runs.append([])
-        elif component.startswith("**") and component.strip("*"):
+        elif component.startswith("**"):
             runs.append([_component(component[1:], where)])
         else:
             runs[-1].append(_component(component, where))
@@ -144,7 +145,7 @@ def _class(component: str, at: int, where: str) -> tuple[str, int]:
     at += negated
     ranges = ""
     while not ranges or component[at : at + 1] != "]":
-        ends = []
+        ends: list[str] = []
         while len(ends) < 2:  # noqa: PLR2004  a range has two ends
             character = _quoted(component, at, where)
             if character == "\\":

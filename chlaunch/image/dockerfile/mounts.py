@@ -147,7 +147,7 @@ def _completed(mount: Mount, place: Place) -> Mount:
     """Return a mount with what follows from what is said."""
     if mount.kind in NEED_TARGET and not mount.target:
         raise place.wrong(f"a mount of type {mount.kind} needs a target", "--mount", "target=DIRECTORY")
-    if mount.target and checks.absolute("/", mount.target) == "/":
+    if mount.target.startswith("/") and checks.absolute("/", mount.target) == "/":
         raise place.wrong(
             "a mount can't replace the whole image", "target" if "target" in mount.text else "--mount"
         )
