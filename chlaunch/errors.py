@@ -8,6 +8,7 @@
     ├── RefusedError      2   nothing fits: refused before anything was launched
     ├── ImageError       31   an image is missing or is not one
     ├── StorageError     31   ch-image's storage can't be used: not ours, full, of another version
+    ├── BuildError       31   a Dockerfile makes no sense, or its build failed
     ├── RegistryError    31   a registry refused, broke off, or said what makes no sense
     ├── NativeError      31   our own ch-run is missing or does not work
     ├── SlurmError       31   a question to Slurm got no usable answer
@@ -74,6 +75,10 @@ class ImageError(ChlaunchError):
 
 class StorageError(ChlaunchError):
     """ch-image's storage can't be used: not ours, full, of another version."""
+
+
+class BuildError(ChlaunchError):
+    """A Dockerfile makes no sense, or its build failed."""
 
 
 class RegistryError(ChlaunchError):

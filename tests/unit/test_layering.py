@@ -44,6 +44,7 @@ DOORS = {
     "lz4": ("squashfs/decompress.py",),
     "elftools": ("launch/elf.py",),
     "re2": ("doctor/scan.py",),
+    "lark": ("image/dockerfile/grammar.py",),
 }
 # ch-launch becomes the launcher. ch-cdi, which ch-run became, becomes ch-run again: ranks have no parent process.
 EXEC_DOORS = ("cli/launch.py", "cli/cdi.py")

@@ -1,0 +1,82 @@
+"""Where something stands in a Dockerfile, and how a failure there is worded."""
+
+from dataclasses import dataclass, field
+
+from chlaunch.errors import BuildError
+
+# What a terminal shows of a line, around the caret.
+SHOWN_MOST = 72
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something to say of a Dockerfile that does not stop a build. line: counted from 1."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    r"""A Dockerfile as it was read.
+
+    name: for messages. lines: without their ends. escape: ``\`` or a backtick.
+    """
+
+    name: str
+    lines: tuple[str, ...] = field(repr=False)
+    escape: str = "\\"
+
+    def wrong(self, line: int, column: int, why: str, hint: str = "") -> BuildError:
+        """Return the failure for what stands at line and column, both counted from 1, with a caret."""
+        text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        start = max(0, min(column - 1 - SHOWN_MOST // 2, len(text) - SHOWN_MOST))
+        before, after = _shown(text[start : column - 1]), _shown(text[column - 1 : start + SHOWN_MOST])
+        pointed = f"{before}{after}\n{' ' * len(before)}^" if text else ""
+        return BuildError(
+            f"can't parse: {self.name}:{line}:{column}: {why}",
+            "\n".join(part for part in (hint, pointed) if part),
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """An instruction's place.
+
+    line, last: its first and last line, here-documents included, counted from 1.
+    original: its text with continued lines joined, without here-documents.
+    parts: which pieces of lines original is made of: (offset in original, line, column counted from 0).
+    """
+
+    source: Source = field(repr=False, compare=False)
+    line: int
+    last: int
+    original: str
+    parts: tuple[tuple[int, int, int], ...] = field(default=(), repr=False, compare=False)
+
+    def wrong(self, why: str, at: int | str = 0, hint: str = "") -> BuildError:
+        """Return the failure for what stands at an offset of the original, or is the first such text."""
+        offset = max(0, self.find(at)) if isinstance(at, str) else at
+        line, column = self.line, 1
+        for start, its_line, its_column in self.parts:
+            if start <= offset:
+                line, column = its_line, its_column + offset - start + 1
+        return self.source.wrong(line, column, why, hint)
+
+    def find(self, text: str) -> int:
+        """Return the offset of a text in the original, after its name; -1 if it is not there."""
+        return self.original.find(text, self.original.find(" ") + 1)
+
+    def rest(self, offset: int) -> "Place":
+        """Return the place of what follows an offset of the original: ONBUILD's instruction."""
+        kept = [part for part in self.parts if part[0] > offset]
+        before = [part for part in self.parts if part[0] <= offset][-1:]
+        first = [(0, line, column + offset - start) for start, line, column in before]
+        parts = (*first, *((start - offset, line, column) for start, line, column in kept))
+        return Place(self.source, self.line, self.last, self.original[offset:], parts)
+
+
+def _shown(text: str) -> str:
+    """Return text as a terminal may have it: one column a character, nothing that moves the cursor."""
+    plain = text.replace("\t", " ")
+    return plain if plain.isprintable() else ascii(plain)[1:-1]

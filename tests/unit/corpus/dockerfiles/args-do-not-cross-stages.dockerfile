@@ -1,0 +1,7 @@
+ARG A=outer
+FROM alpine AS one
+ARG B=inner
+FROM alpine
+ENV SEEN=[${A}][${B}]
+ARG A
+ENV THEN=[${A}]

@@ -1,0 +1,5 @@
+ARG TAG=1
+FROM thing:${TAG}
+ARG TAG=9
+ARG OTHER=default ALSO=${OTHER}-x
+ENV SEEN="$TAG $OTHER $ALSO"

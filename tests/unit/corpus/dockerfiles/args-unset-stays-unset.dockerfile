@@ -1,0 +1,3 @@
+FROM alpine
+ARG NOTHING
+ENV A=${NOTHING-unset} B=${NOTHING:+set} C="${NOTHING}"

@@ -1,0 +1,3 @@
+FROM thing
+ENTRYPOINT []
+CMD []

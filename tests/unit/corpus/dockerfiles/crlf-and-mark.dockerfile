@@ -1,0 +1,6 @@
+﻿FROM alpine
+RUN echo a && \
+    echo b
+COPY <<EOF /f
+line
+EOF

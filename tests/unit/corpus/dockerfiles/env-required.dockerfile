@@ -1,0 +1,2 @@
+FROM alpine
+ENV A="${MUST:?give it by --build-arg}"

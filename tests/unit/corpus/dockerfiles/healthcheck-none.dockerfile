@@ -1,0 +1,2 @@
+FROM thing
+HEALTHCHECK NONE

@@ -1,0 +1,3 @@
+FROM alpine
+CMD ['single', 'quotes']
+RUN [ -e /etc/passwd ] && echo yes

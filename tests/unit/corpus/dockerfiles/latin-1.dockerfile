@@ -1,0 +1,3 @@
+FROM alpine
+LABEL who="café"
+COPY naïve.txt /

@@ -1,0 +1,5 @@
+from alpine as Base
+run echo hi
+env A=b
+from BASE as final
+cmd ["x"]

@@ -1,0 +1,1 @@
+FROM localhost:5000/team/app:v1@sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0 AS x

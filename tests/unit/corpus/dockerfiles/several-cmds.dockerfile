@@ -1,0 +1,5 @@
+FROM alpine
+CMD one
+CMD two
+ENTRYPOINT ["a"]
+ENTRYPOINT ["b"]

@@ -1,0 +1,6 @@
+ARG GLOBAL=g
+FROM alpine AS base
+ARG GLOBAL
+ARG LOCAL=l
+FROM base
+ENV SEEN=${GLOBAL}-${LOCAL}

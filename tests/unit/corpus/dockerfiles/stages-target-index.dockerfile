@@ -1,0 +1,4 @@
+FROM alpine
+LABEL n=0
+FROM debian
+LABEL n=1
