@@ -210,6 +210,13 @@ class Rootfs:
             return ""
 
 
+def over(tree: Tree, shown: str) -> Rootfs:
+    """Return the view of a tree that is no image yet. shown: its name, for messages."""
+    rootfs = Rootfs(shown)
+    rootfs.__dict__["_tree"] = tree  # in place of what the property would open
+    return rootfs
+
+
 def storage_directory(named: str, environment: Mapping[str, str]) -> str:
     """Return the absolute path of the storage that ch-run would use; named: by an option, or empty."""
     user = next(

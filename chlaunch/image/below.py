@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
 
 from chlaunch.image.inside import LINKS_MOST, Inside, Names
 from chlaunch.image.members import XATTR_KEPT, XATTR_OVERLAY, names_of
@@ -105,9 +104,8 @@ class Below:
         try:
             with self._tree.open(source) as original:
                 os.fchmod(file, status.st_mode & MODE)
-                _copy_content(original.fileno(), file, status.st_size)
-                for attribute, value in _attributes(original.fileno()):
-                    os.setxattr(file, attribute, value)
+                copy_content(original.fileno(), file, status.st_size)
+                copy_attributes(original.fileno(), file)
             os.utime(file, ns=times)
         finally:
             os.close(file)
@@ -127,7 +125,7 @@ def _remove_whiteout(above: int, name: bytes) -> None:
         os.unlink(name, dir_fd=above)
 
 
-def _copy_content(source: int, target: int, size: int) -> None:
+def copy_content(source: int, target: int, size: int) -> None:
     """Copy a file's content; its holes stay holes."""
     os.ftruncate(target, size)
     at = 0
@@ -146,13 +144,13 @@ def _copy_content(source: int, target: int, size: int) -> None:
             at += done
 
 
-def _attributes(file: int) -> Iterator[tuple[str, bytes]]:
-    """Give the extended attributes of a file of ours that a copy has too."""
+def copy_attributes(source: int, target: int) -> None:
+    """Copy the extended attributes that a layer's files have."""
     kept, overlay = os.fsdecode(XATTR_KEPT), os.fsdecode(XATTR_OVERLAY)
     try:
-        names = os.listxattr(file)
+        names = os.listxattr(source)
     except OSError:
         return
     for name in names:
         if name.startswith(kept) and not name.startswith(overlay):
-            yield name, os.getxattr(file, name)
+            os.setxattr(target, name, os.getxattr(source, name))

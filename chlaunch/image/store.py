@@ -154,7 +154,7 @@ class Store:
 
     def layer(self, key: str) -> Layer | None:
         """Return the layer; None if there is none."""
-        said = _load(self.path / "layers" / f"{key}.json")
+        said = load(self.path / "layers" / f"{key}.json")
         if said is None:
             return None
         layer = Layer(**said)
@@ -190,7 +190,7 @@ class Store:
 
     def archive(self, key: str) -> tuple[Descriptor, str] | None:
         """Return the blob that a layer was made into and its diff ID; None if there is none."""
-        said = _load(self.path / "layers" / f"{key}.archive.json")
+        said = load(self.path / "layers" / f"{key}.archive.json")
         if said is None or not self.blob(said["digest"]).exists():
             return None
         return Descriptor(OCI_LAYER, said["digest"], said["size"]), said["diff_id"]
@@ -216,7 +216,7 @@ class Store:
     def image(self, name: str, area: str = "images") -> StoredImage | None:
         """Return the image of that name; None if there is none, or it is damaged. area: images or deleted."""
         path = self.path / area / file_name(name)
-        said = _load(path / "image.json")
+        said = load(path / "image.json")
         if said is None:
             return None
         try:
@@ -308,7 +308,7 @@ def read(path: Path) -> bytes:
         return file.read(RECORD_MOST * 16)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def load(path: Path) -> dict[str, Any] | None:
     """Return a JSON object; None if there is none."""
     try:
         said = json.loads(read(path))

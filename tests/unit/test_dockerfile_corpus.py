@@ -111,7 +111,9 @@ SEEN: dict[str, Callable[[syntax.Dockerfile, stages.Plan, Built], Any]] = {
     "workdir": lambda _file, _plan, state: state.workdir,
     "shell": lambda _file, _plan, state: list(state.shell),
     "runs": lambda _file, _plan, state: [command.text for command in commands(state, for_shell=True)],
-    "execs": lambda _file, _plan, state: [list(command.words) for command in commands(state, for_shell=False)],
+    "execs": lambda _file, _plan, state: [
+        list(command.words) for command in commands(state, for_shell=False)
+    ],
     "mounts": lambda _file, plan, state: [
         [mount.kind, mount.target, mount.source, mount.identifier]
         for run in all_runs(plan, state)
@@ -127,13 +129,19 @@ SEEN: dict[str, Callable[[syntax.Dockerfile, stages.Plan, Built], Any]] = {
     "files": lambda _file, _plan, state: [
         [file.name, file.content] for copy in state.of(syntax.Copy) for file in copy.files
     ],
-    "adds": lambda _file, _plan, state: [[list(add.sources), add.destination] for add in state.of(syntax.Add)],
+    "adds": lambda _file, _plan, state: [
+        [list(add.sources), add.destination] for add in state.of(syntax.Add)
+    ],
     "rsyncs": lambda _file, _plan, state: [
         [rsync.new, rsync.preset, list(rsync.options), list(rsync.sources), rsync.destination]
         for rsync in state.of(syntax.Rsync)
     ],
-    "expose": lambda _file, _plan, state: [port for expose in state.of(syntax.Expose) for port in expose.ports],
-    "volumes": lambda _file, _plan, state: [path for volume in state.of(syntax.Volume) for path in volume.paths],
+    "expose": lambda _file, _plan, state: [
+        port for expose in state.of(syntax.Expose) for port in expose.ports
+    ],
+    "volumes": lambda _file, _plan, state: [
+        path for volume in state.of(syntax.Volume) for path in volume.paths
+    ],
     "onbuild": lambda _file, _plan, state: [later.expression for later in state.of(syntax.Onbuild)],
     # TOML is UTF-8, so bytes that are not come as what Latin-1 makes of them.
     "latin_1": lambda _file, _plan, state: [
@@ -165,7 +173,9 @@ def test_the_corpus_is_complete() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_dockerfile(name: str) -> None:
     expected = dict(EXPECTED[name])
-    given, target, error = (expected.pop(key, empty) for key, empty in (("given", {}), ("target", ""), ("error", "")))
+    given, target, error = (
+        expected.pop(key, empty) for key, empty in (("given", {}), ("target", ""), ("error", ""))
+    )
     data = (CORPUS / f"{name}.dockerfile").read_bytes()
     if error:
         with pytest.raises(BuildError) as caught:

@@ -1,0 +1,337 @@
+"""ch-image's subcommands that make images: build, modify, build-cache."""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chlaunch import native
+from chlaunch.cli import shared
+from chlaunch.cli.asked import Asked, name_in_storage
+from chlaunch.errors import BuildError, UsageError
+from chlaunch.image import keeping, reference
+from chlaunch.image.build import cached
+from chlaunch.image.build.builder import Builder
+from chlaunch.image.build.request import CACHES, FORCES, Means, Request, Secret
+from chlaunch.image.build.running import Bind
+from chlaunch.image.build.state import epoch
+from chlaunch.image.dockerfile import ignore, parse
+from chlaunch.image.dockerfile.ignore import Ignore
+from chlaunch.image.dockerfile.syntax import Dockerfile
+from chlaunch.image.manifest import Platform, host_platform
+from chlaunch.image.store import Store, StoredImage
+
+DOCKERFILE_MOST = 16 << 20
+STDIN = "-"
+
+# Said of a step that took so long, in seconds.
+TIME_FROM = 1.0
+
+
+def build_image(asked: Asked) -> int:
+    """Build an image from a Dockerfile."""
+    given = asked.given
+    context, file = _context(given)
+    name, text = _read(file, given)
+    dockerfile = parse.parse(text, name)
+    if given["parse_only"]:
+        for warning in dockerfile.warnings:
+            asked.events.warn(f"{warning.line}: {warning.text}")
+        asked.events.say(f"{name}: {len(dockerfile.stages)} stages")
+        return 0
+    tag = str(reference.parse(given["tag"] or inferred_tag(file, context)))
+    request = _request(asked, dockerfile, tag, context)
+    request = replace(request, left_out=_left_out(file, context))
+    return _build(asked, request)
+
+
+def modify(asked: Asked) -> int:
+    """Make an image from another by commands, a script, or a shell on the terminal."""
+    given = asked.given
+    lines = [f"FROM {given['source']}", f"SHELL {json.dumps([given['shell'] or '/bin/sh', '-c'])}"]
+    context = None
+    if given["script"]:
+        script = Path(given["script"])
+        context = script.absolute().parent
+        lines += [
+            f"COPY {json.dumps([script.name, '/ch/script.sh'])}",
+            "RUN chmod 755 /ch/script.sh && /ch/script.sh",
+        ]
+    lines += [f"RUN {command}" for command in given["commands"]]
+    if given["interactive"]:
+        lines.append(f"RUN {json.dumps([given['shell'] or '/bin/sh'])}")
+    if len(lines) == 2:  # noqa: PLR2004  those that come by themselves
+        raise UsageError("nothing to do", "give commands with -c, a script, or -i")
+    dockerfile = parse.parse("\n".join(lines).encode("utf-8", "surrogateescape"), "modify")
+    request = _request(asked, dockerfile, str(reference.parse(given["target"])), context)
+    return _build(asked, replace(request, interactive=bool(given["interactive"])))
+
+
+def build_cache(asked: Asked) -> int:
+    """Show, or thin out, what builds have kept."""
+    store = asked.store()
+    given = asked.given
+    if given["reset"]:
+        cached.reset(store)
+        asked.events.say("forgotten: all steps; ch-image gc removes their layers")
+    if given["gc"]:
+        freed = cached.thin(store, asked.events.say) + keeping.collect(store, asked.events.say)
+        asked.events.say(f"removed {freed >> 20} MiB")
+    if given["tree"]:
+        for line in cached.tree(store):
+            click.echo(line)
+    if given["dot"]:
+        Path(given["dot"]).write_text(cached.dot(store))
+    summary = cached.summary(store)
+    if given["json"]:
+        click.echo(json.dumps(summary))
+    elif not (given["tree"] or given["dot"]):
+        for name, value in summary.items():
+            click.echo(f"{name + ':':<16} {value}")
+    return 0
+
+
+def inferred_tag(file: Path | None, context: Path | None) -> str:
+    """Return the name that an image gets without one: from the Dockerfile's extension, else the directory's.
+
+    ``Dockerfile.x`` gives x, ``x.df`` and ``x.dockerfile`` give x, any other the name of its context.
+    """
+    if file is not None:
+        for pattern in (r"Dockerfile\.(.+)", r"(.+)\.df", r"(.+)\.dockerfile"):
+            found = re.fullmatch(pattern, file.name, re.IGNORECASE)
+            if found:
+                return _as_name(found[1])
+    return _as_name(context.name) if context is not None and context.name else "root"
+
+
+def _as_name(text: str) -> str:
+    """Return a text with what no reference can have replaced."""
+    return re.sub(r"[^a-z0-9._-]", "_", text.lower()).lstrip("._-") or "root"
+
+
+class Steps:
+    """Instructions on the terminal or in a log: one line each, and how long those took that took long."""
+
+    def __init__(self, asked: Asked) -> None:
+        """Begin."""
+        self._asked = asked
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def begin(self, line: int, text: str, state: str) -> None:
+        """Show one that begins."""
+        self.count += 1
+        if self._asked.given["json"]:
+            shared.say("", json.dumps({"event": "step", "line": line, "text": text, "state": state.strip()}))
+        else:
+            first = text if len(text) <= 1000 else f"{text[:999]}…"  # noqa: PLR2004  a program in a Dockerfile
+            self._asked.events.say(f"{line:>3}{state} {first}")
+
+    def end(self, line: int, seconds: float) -> None:
+        """Show how long one took."""
+        if self._asked.given["json"]:
+            shared.say("", json.dumps({"event": "step-done", "line": line, "seconds": round(seconds, 3)}))
+        elif seconds >= TIME_FROM:
+            self._asked.events.say(f"{line:>3}  took {seconds:.1f} s")
+
+
+def _build(asked: Asked, request: Request) -> int:
+    """Build."""
+    if asked.given["dry_run"]:
+        steps = Steps(asked)
+        for stage in request.dockerfile.stages:
+            steps.begin(stage.line, stage.place.original, " ")
+            for instruction in stage.instructions:
+                steps.begin(instruction.place.line, instruction.place.original, " ")
+        return 0
+    begun = time.monotonic()
+    store = asked.store()
+    steps = Steps(asked)
+    means = Means(
+        asked.events, steps, lambda word, platform: _image(asked, store, word, platform), _fetch(asked)
+    )
+    image = Builder(store, request, means).build()
+    asked.events.say(f"grown in {steps.count} instructions: {image.name} ({time.monotonic() - begun:.1f} s)")
+    asked.result({"name": image.name, "layers": len(image.layers), "platform": image.record.platform})
+    return 0
+
+
+def _image(asked: Asked, store: Store, word: str, platform: Platform) -> StoredImage:
+    """Return an image that a Dockerfile names: from storage, else from its registry."""
+    source = reference.parse(word)
+    name = name_in_storage(str(source), platform)
+    known = store.image(name)
+    if known is not None and not asked.given["always_download"]:
+        return known
+    from chlaunch.cli import transfer  # noqa: PLC0415  requests takes 150 ms to load
+    from chlaunch.image import pull  # noqa: PLC0415  likewise
+
+    full = source.complete(asked.environment)
+    wanted = pull.Wanted(name, str(full), full.version, platform)
+    with transfer.registry(full, asked) as found:
+        return pull.pull(store, found, wanted, asked.events)
+
+
+def _fetch(asked: Asked) -> Any:  # noqa: ANN401  see Means
+    """Return what brings files of ADD from the network."""
+
+    def fetch(url: str, path: Path, checksum: str) -> None:
+        from chlaunch.image import urls  # noqa: PLC0415  requests takes 150 ms to load
+
+        urls.fetch_url(url, path, asked.environment, asked.events, checksum=checksum)
+
+    return fetch
+
+
+def _request(asked: Asked, dockerfile: Dockerfile, tag: str, context: Path | None) -> Request:
+    """Return what was asked for."""
+    given, environment = asked.given, asked.environment
+    platform = asked.platform() or host_platform()
+    arguments = _arguments(given["build_arg"], environment)
+    date = arguments.get("SOURCE_DATE_EPOCH") or environment.get("SOURCE_DATE_EPOCH")
+    return Request(
+        dockerfile,
+        name_in_storage(tag, platform),
+        context,
+        native.ch_run(environment),
+        target=given.get("target_stage") or "",
+        given=arguments,
+        platform=platform,
+        cache=_cache(given, environment),
+        force=_choice("--force", given["force"] or "seccomp", FORCES),
+        commands=tuple(tuple(words.split(",")) for words in given["force_cmd"]),
+        binds=tuple(_bind(words) for words in given["bind"]),
+        secrets=dict(_secret(words, environment) for words in given.get("secret") or ()),
+        ssh=dict(_agent(words, environment) for words in given.get("ssh") or ("default",)),
+        environment=environment,
+        source_date=epoch(date),
+        interactive=bool(given.get("interactive")),
+        shell=given.get("on_failure") == "shell",
+    )
+
+
+def _context(given: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
+    """Return the context and the Dockerfile's path; None for what comes from standard input or is not there.
+
+    Raises:
+        UsageError: there is no such directory.
+
+    """
+    word = given["context"]
+    if re.match(r"[a-z]+://", word):
+        raise UsageError(f"can't build from a URL: {word}", "fetch it first, and name the directory")
+    context = None if word == STDIN else Path(os.path.abspath(word))  # noqa: PTH100  links stay
+    if context is not None and not context.is_dir():
+        raise UsageError(f"no such directory: {word}", "the last word is the directory that COPY copies from")
+    file = given["file"] or (STDIN if context is None else str(context / "Dockerfile"))
+    return context, None if file == STDIN else Path(file)
+
+
+def _read(file: Path | None, given: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return a Dockerfile's name for messages, and its text.
+
+    Raises:
+        BuildError: it can't be read.
+
+    """
+    if file is None:
+        return "standard input", sys.stdin.buffer.read(DOCKERFILE_MOST)
+    try:
+        with file.open("rb") as stream:
+            return str(given["file"] or file.name), stream.read(DOCKERFILE_MOST)
+    except OSError as error:
+        raise BuildError(
+            f"can't read Dockerfile: {file}: {error.strerror}", "name it with -f FILE"
+        ) from error
+
+
+def _left_out(file: Path | None, context: Path | None) -> Ignore:
+    """Return what .dockerignore says: the one beside the Dockerfile, else that in the context's root."""
+    if context is None:
+        return Ignore()
+    beside, common = ignore.names(str(file or context / "Dockerfile"))
+    for path in (Path(beside), context / common):
+        try:
+            return ignore.parse(path.read_bytes(), path.name)
+        except FileNotFoundError:
+            continue
+    return Ignore()
+
+
+def _arguments(words: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return build arguments; one without a value has that of the environment.
+
+    Raises:
+        UsageError: it has none there.
+
+    """
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and name not in environment:
+            raise UsageError(
+                f"--build-arg: {name} has no value, and none in the environment", f"{name}=VALUE"
+            )
+        found[name] = value if equals else environment[name]
+    return found
+
+
+def _cache(given: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Return how the cache is to be used: by options, else CH_IMAGE_CACHE."""
+    chosen = [
+        name
+        for name, state in (("cache", "enabled"), ("no_cache", "disabled"), ("rebuild", "rebuild"))
+        if given[name]
+    ]
+    if len(chosen) > 1:
+        raise UsageError("--cache, --no-cache and --rebuild exclude each other")
+    names = {"cache": "enabled", "no_cache": "disabled", "rebuild": "rebuild"}
+    return (
+        names[chosen[0]]
+        if chosen
+        else _choice("CH_IMAGE_CACHE", environment.get("CH_IMAGE_CACHE") or "enabled", CACHES)
+    )
+
+
+def _choice(what: str, word: str, choices: tuple[str, ...]) -> str:
+    """Return a word that must be one of several."""
+    if word not in choices:
+        raise UsageError(f"{what}: not {word}", f"one of {', '.join(choices)}")
+    return word
+
+
+def _bind(word: str) -> Bind:
+    """Return --bind=SRC[:DST]."""
+    source, colon, target = word.partition(":")
+    return Bind(Path(os.path.abspath(source)), target if colon else source, read_only=False)  # noqa: PTH100  links stay
+
+
+def _secret(word: str, environment: Mapping[str, str]) -> tuple[str, Secret]:
+    """Return --secret=id=ID[,src=FILE|,env=NAME]."""
+    said = dict(part.partition("=")[::2] for part in word.split(","))
+    name = said.get("id", "")
+    if not name or set(said) - {"id", "src", "source", "env", "type"}:
+        raise UsageError(f"--secret: {word.partition(',')[0]}", "id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    source, variable = said.get("src") or said.get("source"), said.get("env")
+    if source:
+        return name, Secret(file=Path(source))
+    value = environment.get(variable or name)
+    if value is None:
+        raise UsageError(
+            f"--secret: {variable or name} is not set", "id=NAME,src=FILE or id=NAME,env=VARIABLE"
+        )
+    return name, Secret(value=value)
+
+
+def _agent(word: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return --ssh=ID[=SOCKET]."""
+    name, _, socket = word.partition("=")
+    return name, socket or environment.get("SSH_AUTH_SOCK", "")

@@ -1,0 +1,229 @@
+"""Go through a Dockerfile's stages and make an image of the last one.
+
+Each instruction that changes files is a step: its key is made of what led to the state before it and of
+everything its result can depend on. A step whose key is known is not done again. Two builds that come to the
+same step at the same time do it once.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from chlaunch.errors import BuildError
+from chlaunch.image import top
+from chlaunch.image.build import copies, runs, settings, steps
+from chlaunch.image.build.request import Means, Request
+from chlaunch.image.build.state import State, derived, now, scratch
+from chlaunch.image.build.steps import Step
+from chlaunch.image.dockerfile import parse, stages, syntax
+from chlaunch.image.dockerfile.scope import Scope, platform_arguments
+from chlaunch.image.manifest import Platform, digest_of, host_platform, parse_config
+from chlaunch.image.metadata import config_of
+from chlaunch.image.pull import full
+from chlaunch.image.store import Layer, Record, Store, StoredImage
+
+
+@dataclass
+class Progress:
+    """A stage that is being built. has_cmd: it has had a CMD. done: how many instructions."""
+
+    step: stages.Step
+    scope: Scope
+    state: State
+    has_cmd: bool = False
+
+
+@dataclass
+class Builder:
+    """A build that goes on. finished: stages by their index, with the scope at their end."""
+
+    store: Store
+    request: Request
+    means: Means
+    finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
+    images: dict[tuple[str, str], State] = field(default_factory=dict)
+
+    def build(self) -> StoredImage:
+        """Return the image.
+
+        Raises:
+            BuildError: an instruction can't be carried out; names it.
+            ChlaunchError: an image can't be had; storage can't be written.
+
+        """
+        request = self.request
+        automatic = platform_arguments(host_platform(), request.platform)
+        plan = stages.plan(request.dockerfile, request.target, request.given, automatic)
+        for remark in request.dockerfile.warnings:
+            self.means.events.warn(f"{remark.line}: {remark.text}")
+        try:
+            with self.store.using(self.means.events.say, f"building {request.name}"):
+                for step in plan.steps:
+                    state, scope = self._stage(step, plan)
+                    self.finished[step.stage.index] = (state, scope)
+                self._warn_unused(plan)
+                return self._image(state)
+        except OSError as error:
+            raise full(error, self.store.path) from error
+
+    def origin(self, name: str, stage: syntax.Stage, instruction: syntax.Instruction) -> State:
+        """Return the stage or image that --from names."""
+        found = stages.origin(name, stage.index, self.request.dockerfile.stages, instruction.place)
+        if isinstance(found, int):
+            return self.finished[found][0]
+        return self.base(found, self.request.platform)
+
+    def base(self, reference: str, platform: Platform) -> State:
+        """Return the state that an image is."""
+        if reference == stages.SCRATCH:
+            return scratch(platform)
+        known = self.images.get((reference, str(platform)))
+        if known is None:
+            known = self.images[reference, str(platform)] = _state_of(self.means.image(reference, platform))
+        return known
+
+    def do(
+        self,
+        progress: Progress,
+        instruction: syntax.Instruction,
+        key: str,
+        work: Callable[[Path], Layer | None],
+    ) -> None:
+        """Advance a stage by a step that may have been done before. work: makes a layer in a directory.
+
+        A layer without key and short name is one that is to be stored; none where nothing changed.
+        """
+        place = instruction.place
+        before = progress.state
+        with self.store.claim(f"sha256:{key}", f"building {_brief(place.original)}", self.means.events.say):
+            known = steps.find(self.store, key) if self.request.cache == "enabled" else None
+            sign = "*" if known else " " if self.request.cache == "disabled" else "."
+            self.means.report.begin(place.line, place.original, sign)
+            begun = time.monotonic()
+            if known is None:
+                with self.store.work() as directory:
+                    layer = work(directory)
+                    made = now(self.request.source_date)
+                    if layer is not None:
+                        layer = self.store.add_layer(
+                            directory / "layer", replace(layer, key=self._layer_key(key))
+                        )
+                step = Step(key, before.key, place.original, layer.key if layer else "", made)
+                if self.request.cache != "disabled":
+                    steps.remember(self.store, step)
+                self.means.report.end(place.line, time.monotonic() - begun)
+            else:
+                step, layer = known
+        if layer is None:
+            progress.state = before.with_history(_said(place.original), empty=True)
+        else:
+            after = before.with_layer(layer, key, step.made)
+            progress.state = after.with_history(_said(place.original), empty=False)
+
+    def _layer_key(self, key: str) -> str:
+        """Return the key of a step's layer. One that is made anew must not be taken for the one before."""
+        return f"step-{key}" if self.request.cache == "enabled" else f"step-{key[:32]}{time.time_ns():x}"
+
+    def _stage(self, step: stages.Step, plan: stages.Plan) -> tuple[State, Scope]:
+        """Return what a stage comes to."""
+        stage = step.stage
+        self.means.report.begin(stage.line, stage.place.original, "*" if step.base is not None else ".")
+        if step.base is not None:
+            state, inherited = self.finished[step.base]
+            scope = inherited.child()
+        else:
+            state = self.base(step.image, _platform(step.platform) or self.request.platform)
+            variables = dict(row.partition("=")[::2] for row in state.config.environment)
+            scope = plan.scope(self.request.given, variables)
+        progress = Progress(step, scope, state)
+        if step.base is None:
+            self._triggers(progress)
+        for instruction in stage.instructions:
+            self._instruction(progress, instruction)
+        return progress.state, progress.scope
+
+    def _triggers(self, progress: Progress) -> None:
+        """Carry out what the base image keeps for those built on it."""
+        for expression in settings.triggers(progress.state.config):
+            self._instruction(progress, parse.trigger(expression, progress.step.image))
+        config = settings.without_triggers(progress.state.config)
+        progress.state = replace(progress.state, config=config)
+
+    def _instruction(self, progress: Progress, written: syntax.Instruction) -> None:
+        """Carry out an instruction."""
+        instruction = written.expanded(progress.scope)
+        place = instruction.place
+        match instruction:
+            case syntax.Run():
+                runs.run(self, progress, instruction)
+            case syntax.Copy() | syntax.Add() | syntax.Rsync():
+                copies.copy(self, progress, instruction)
+            case syntax.Arg():
+                self.means.report.begin(place.line, place.original, " ")
+                progress.scope.set_arguments(instruction.pairs, place)
+            case _:
+                if isinstance(instruction, syntax.Env):
+                    progress.scope.set_environment(instruction.pairs, place)
+                if isinstance(instruction, syntax.Workdir):
+                    copies.make_directory(self, progress, instruction)
+                else:
+                    self.means.report.begin(place.line, place.original, " ")
+                    progress.state = progress.state.with_history(_said(place.original), empty=True)
+                config = settings.applied(progress.state.config, instruction, has_cmd=progress.has_cmd)
+                progress.has_cmd = progress.has_cmd or isinstance(instruction, syntax.Cmd)
+                progress.state = replace(progress.state, config=config)
+
+    def _image(self, state: State) -> StoredImage:
+        """Put the image into storage."""
+        config = state.config
+        made = state.made if self.request.source_date is None else self.request.source_date
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
+        raw = config_of(replace(config, said={**config.said, "created": stamp}), [])
+        parsed = parse_config(raw, self.request.name)
+        trees = state.trees(self.store)
+        with self.store.work() as work:
+            ours = top.make(self.store, work / "top", parsed, trees)
+        record = Record(
+            self.request.name,
+            "",
+            str(config.platform),
+            made,
+            tuple(layer.key for layer in state.layers),
+            ours.key,
+        )
+        return self.store.add_image(self.request.name, record, (*state.layers, ours), raw, b"")
+
+    def _warn_unused(self, plan: stages.Plan) -> None:
+        """Tell of build arguments that no ARG asks for."""
+        declared = {name for _, scope in self.finished.values() for name in scope.arguments}
+        unused = [name for name in self.request.given if name not in declared and name not in plan.outside]
+        if unused and not all(name in Scope(self.request.given).for_run for name in unused):
+            self.means.events.warn(f"--build-arg not used: {', '.join(sorted(unused))}")
+
+
+def _state_of(image: StoredImage) -> State:
+    """Return the state that a stored image is."""
+    layers = tuple(layer for layer in image.layers if layer.key != image.record.top)
+    if not image.config:
+        raise BuildError(f"can't build on {image.name}: it has no configuration", "pull or import it again")
+    key = derived("image", [digest_of(image.config), [layer.key for layer in layers]])
+    return State(layers, key, parse_config(image.config, image.name), image.record.made)
+
+
+def _platform(text: str) -> Platform | None:
+    """Return the platform that --platform=os/architecture/variant names."""
+    if not text:
+        return None
+    os, _, rest = text.partition("/")
+    architecture, _, variant = rest.partition("/")
+    return Platform(architecture or os, variant)
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004  a line
+
+
+def _said(text: str) -> str:
+    """Return an instruction as an image's history has it."""
+    return " ".join(text.split())
