@@ -93,9 +93,9 @@ def from_squash(path: Path, directory: Path, tools: Tools, *, xattrs: bool) -> N
     """
     options = ["-no-progress", "-quiet", "-user-xattrs" if xattrs else "-no-xattrs"]
     offset = squashfs_offset(str(path))
-    tools.run(
-        ["unsquashfs", *options, "-offset", str(offset), "-dest", str(directory), str(path)], fine=(0, 2)
-    )
+    words = ["unsquashfs", *options, "-offset", str(offset), "-dest", str(directory), str(path)]
+    # A user's umask is taken off the modes that files have. The directory above is closed to others.
+    tools.run(words, fine=(0, 2), umask=0)
     _tell(tools.events, str(path), make_ours(directory))
 
 
