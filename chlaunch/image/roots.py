@@ -221,6 +221,15 @@ def make_ours(directory: Path) -> dict[str, int]:
     return dropped
 
 
+def drop_attributes(directory: Path) -> None:
+    """Remove all user attributes from a tree of ours."""
+    for above, directories, names in os.walk(directory):
+        for path in (above, *(f"{above}/{name}" for name in (*directories, *names))):
+            for attribute in os.listxattr(path, follow_symlinks=False):
+                if attribute.startswith("user."):
+                    os.removexattr(path, attribute, follow_symlinks=False)
+
+
 def _own(name: str, above: int, dropped: Counter[str]) -> None:
     """Make one file ours, before it is looked into."""
     status = os.stat(name, dir_fd=above, follow_symlinks=False)

@@ -235,11 +235,15 @@ def test_owners_and_set_id_bits(tree: Path, environment: dict[str, str], tmp_pat
 def test_without_attributes(
     made: dict[str, str], tree: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    for form in ("dir", "tar", "squash"):
-        run(environment, "-q", "--no-xattrs", made["dir"], place(form, tmp_path))
-        run(environment, "-q", place(form, tmp_path), tmp_path / "out")
-        assert os.listxattr(tmp_path / "out/usr/one") == []
-        assert looks(tmp_path / "out", xattrs=False) == looks(tree, xattrs=False)
+    ways = [("dir", form) for form in (*NAMES, "ch-image")]
+    for number, (source, form) in enumerate([*ways, ("tar", "ch-image"), ("tar", "dir"), ("squash", "dir")]):
+        word = str(tmp_path / f"{number}-{NAMES[form]}") if form in NAMES else f"plain:{number}"
+        run(environment, "-q", "--no-xattrs", "-o", form, made[source], word)
+        run(environment, "-q", "-i", form, word, tmp_path / "out")
+        assert os.listxattr(tmp_path / "out/usr/one") == [], (source, form)
+        assert looks(tmp_path / "out", xattrs=False) == looks(tree, xattrs=False), (source, form)
+    run(environment, "-q", "--no-xattrs", made["oci"], tmp_path / "out")
+    assert os.listxattr(tmp_path / "out/usr/one") == []
 
 
 def test_sif(made: dict[str, str], tree: Path, environment: dict[str, str], tmp_path: Path) -> None:
