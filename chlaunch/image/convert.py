@@ -162,10 +162,13 @@ def _to_sink(conversion: Conversion, work: Path) -> None:
             with _opened(conversion, work) as found:
                 _copy(found, sink, what, conversion, work)
             return
-        directory = source.path
+        directory = work / "root"
         if source.format.name != DIRECTORY:
-            directory = work / "root"
             _extract(conversion, directory)
+        elif importing.xattrs:
+            directory = source.path
+        else:
+            roots.copy_tree(Root(source.path), directory, importing.tools, xattrs=False)
         compressed = target.format.name in (OCI, OCI_ARCHIVE)
         manifest, blobs = products.make_layer(
             directory,
@@ -225,6 +228,8 @@ def _extract(conversion: Conversion, directory: Path) -> None:
         roots.from_tar(source.path, directory, importing.limits, importing.events)
     else:
         roots.from_squash(source.path, directory, importing.tools, xattrs=importing.xattrs)
+    if not importing.xattrs:
+        roots.drop_attributes(directory)
     roots.complete(directory)
 
 

@@ -19,6 +19,7 @@ from chlaunch.image.manifest import Platform, host_platform, parse_config
 from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
 from chlaunch.image.pull import Wanted, full, pull
+from chlaunch.image.roots import Root
 from chlaunch.image.store import Layer, Record, Store, StoredImage
 from chlaunch.image.tools import Tools
 from chlaunch.image.unpack import Limits, Unpacked, unpack
@@ -85,18 +86,12 @@ def _import_tree(store: Store, place: Place, name: str, work: Path, importing: I
     tree = work / "tree"
     if place.format.name == TAR:
         unpacked = roots.from_tar(place.path, tree, importing.limits, importing.events)
-        key, diff_id = f"import-{unpacked.diff_id.partition(':')[2]}", ""
-    elif place.format.name in (SQUASH, SIF):
-        roots.from_squash(place.path, work / "squash", importing.tools, xattrs=importing.xattrs)
-        unpacked = _copied(work / "squash", tree, importing)
-        diff_id = unpacked.diff_id
-        key = f"layer-{diff_id.partition(':')[2]}"
+        if not importing.xattrs:
+            roots.drop_attributes(tree)
+        plain = "" if importing.xattrs else "-plain"
+        key, diff_id = f"import-{unpacked.diff_id.partition(':')[2]}{plain}", ""
     else:
-        if not roots.is_image(place.path):
-            raise ImageError(
-                f"not an image: {place.path}", f"an image is a directory with {', '.join(roots.MARKS)} in it"
-            )
-        unpacked = _copied(place.path, tree, importing)
+        unpacked = _copied(_directory(place, work, importing), tree, importing)
         diff_id = unpacked.diff_id
         key = f"layer-{diff_id.partition(':')[2]}"
     layer = Layer(key, "", diff_id, unpacked.size, unpacked.members, dict(unpacked.dropped))
@@ -106,6 +101,22 @@ def _import_tree(store: Store, place: Place, name: str, work: Path, importing: I
     ours = top.make(store, work / "top", parse_config(config, place.word), [store.tree(layer)])
     record = Record(str(place.path), "", str(said.platform), time.time(), (layer.key,), ours.key)
     return store.add_image(name, record, [layer, ours], config, b"")
+
+
+def _directory(place: Place, work: Path, importing: Importing) -> Path:
+    """Return a directory with what is to be imported."""
+    found = work / "found"
+    if place.format.name in (SQUASH, SIF):
+        roots.from_squash(place.path, found, importing.tools, xattrs=importing.xattrs)
+        return found
+    if not roots.is_image(place.path):
+        raise ImageError(
+            f"not an image: {place.path}", f"an image is a directory with {', '.join(roots.MARKS)} in it"
+        )
+    if importing.xattrs:
+        return place.path
+    roots.copy_tree(Root(place.path), found, importing.tools, xattrs=False)
+    return found
 
 
 def _copied(directory: Path, tree: Path, importing: Importing) -> Unpacked:

@@ -6,8 +6,9 @@ What was unpacked belongs to the user: no devices, no set-id bits, and all of it
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,9 +17,9 @@ from chlaunch.errors import ImageError
 from chlaunch.image import flatten, top
 from chlaunch.image.events import Events
 from chlaunch.image.files import open_regular
-from chlaunch.image.manifest import Progress, Source
+from chlaunch.image.manifest import Descriptor, Progress, Source
 from chlaunch.image.metadata import metadata_files
-from chlaunch.image.pull import Wanted, find
+from chlaunch.image.pull import JOBS, Wanted, fetch_blob, find
 from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store, StoredImage
 from chlaunch.image.tools import Tools
@@ -92,9 +93,9 @@ def from_squash(path: Path, directory: Path, tools: Tools, *, xattrs: bool) -> N
     """
     options = ["-no-progress", "-quiet", "-user-xattrs" if xattrs else "-no-xattrs"]
     offset = squashfs_offset(str(path))
-    tools.run(
-        ["unsquashfs", *options, "-offset", str(offset), "-dest", str(directory), str(path)], fine=(0, 2)
-    )
+    words = ["unsquashfs", *options, "-offset", str(offset), "-dest", str(directory), str(path)]
+    # A user's umask is taken off the modes that files have. The directory above is closed to others.
+    tools.run(words, fine=(0, 2), umask=0)
     _tell(tools.events, str(path), make_ours(directory))
 
 
@@ -107,23 +108,47 @@ def from_source(source: Source, wanted: Wanted, directory: Path, events: Events)
     """
     found = find(source, wanted)
     directory.mkdir(mode=0o755)
-    for number, (blob, diff_id) in enumerate(found.layers, 1):
-        layer = directory.with_name(f"{directory.name}.layer")
-        layer.mkdir(mode=0o755)
-        shown = f"{wanted.reference}: layer {number} of {len(found.layers)}"
-        # What comes out is checked, and so need not be what goes in.
-        with source.blob(blob) as stream, events.track(f"unpacking {shown}", blob.size) as progress:
-            counted = cast("BinaryIO", _Counted(stream, progress))
-            unpacked = unpack(counted, layer, wanted.limits, overlay=False, shown=shown)
-        if unpacked.diff_id != diff_id:
-            raise ImageError(
-                f"{shown} is {unpacked.diff_id}, not {diff_id}", "the image is damaged: get it again"
-            )
-        settle(layer, unpacked, (directory,))
-        flatten.put_upon(directory, layer, unpacked)
-        remove_tree(layer)
-        _tell(events, shown, unpacked.dropped)
+    with ExitStack() as stack:
+        opened = _blobs(source, [blob for blob, _ in found.layers], directory, events, stack)
+        for number, (blob, diff_id) in enumerate(found.layers, 1):
+            layer = directory.with_name(f"{directory.name}.layer")
+            layer.mkdir(mode=0o755)
+            shown = f"{wanted.reference}: layer {number} of {len(found.layers)}"
+            # What comes out is checked, and so need not be what goes in.
+            with next(opened) as stream, events.track(f"unpacking {shown}", blob.size) as progress:
+                counted = cast("BinaryIO", _Counted(stream, progress))
+                unpacked = unpack(counted, layer, wanted.limits, overlay=False, shown=shown)
+            if unpacked.diff_id != diff_id:
+                raise ImageError(
+                    f"{shown} is {unpacked.diff_id}, not {diff_id}", "the image is damaged: get it again"
+                )
+            settle(layer, unpacked, (directory,))
+            flatten.put_upon(directory, layer, unpacked)
+            remove_tree(layer)
+            _tell(events, shown, unpacked.dropped)
     write_files(directory, metadata_files(found.config) if found.config.said.get("config") else {})
+
+
+def _blobs(
+    source: Source, blobs: Sequence[Descriptor], directory: Path, events: Events, stack: ExitStack
+) -> Iterator[AbstractContextManager[BinaryIO]]:
+    """Give the blobs to read, one after another; those of a registry are fetched meanwhile, some at once."""
+    if not hasattr(source, "download"):
+        yield from (source.blob(blob) for blob in blobs)
+        return
+    pool = stack.enter_context(ThreadPoolExecutor(JOBS))
+    stack.callback(pool.shutdown, cancel_futures=True)
+
+    def fetch(number: int, blob: Descriptor) -> Path:
+        path = directory.with_name(f"{directory.name}.{number}")
+        with events.track(f"layer {blob.digest.partition(':')[2][:12]}", blob.size) as progress:
+            fetch_blob(source, blob, path, progress)
+        return path
+
+    for fetched in [pool.submit(fetch, number, blob) for number, blob in enumerate(blobs)]:
+        path = fetched.result()
+        yield path.open("rb")
+        path.unlink()
 
 
 @contextmanager
@@ -194,6 +219,15 @@ def make_ours(directory: Path) -> dict[str, int]:
         for name in (".", *directories, *names):
             _own(name, descriptor, dropped)
     return dropped
+
+
+def drop_attributes(directory: Path) -> None:
+    """Remove all user attributes from a tree of ours."""
+    for above, directories, names in os.walk(directory):
+        for path in (above, *(f"{above}/{name}" for name in (*directories, *names))):
+            for attribute in os.listxattr(path, follow_symlinks=False):
+                if attribute.startswith("user."):
+                    os.removexattr(path, attribute, follow_symlinks=False)
 
 
 def _own(name: str, above: int, dropped: Counter[str]) -> None:

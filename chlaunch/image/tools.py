@@ -45,11 +45,13 @@ class Tools:
         inside: Sequence[str] = (),
         fine: Sequence[int] = (0,),
         wrong: Sequence[str] = (),
+        umask: int = -1,
     ) -> str:
         """Run a program to its end, without input; return what it printed.
 
         inside: words before it, after which it sees other files. fine: exit codes that are no failure; with
-        others than 0, what it said is a warning. wrong: what it may say that is a failure in any case.
+        others than 0, what it said is a warning. wrong: what it may say that is a failure in any case. umask:
+        its own, where it shall not be ours.
 
         Raises:
             ImageError: it is not installed, or failed; with what it said.
@@ -64,8 +66,9 @@ class Tools:
                 stderr=said,
                 env={**self.environment, "LC_ALL": "C.UTF-8"},
                 check=False,
+                umask=umask,
             )
-            if done.returncode not in fine or any(text in _last(said) for text in wrong):
+            if done.returncode not in fine or _has(said, wrong):
                 raise _failed(argv[0], done.returncode, said)
             if done.returncode:
                 self.events.warn(f"{argv[0]}: {_last(said) or f'exit code {done.returncode}'}")
@@ -166,6 +169,12 @@ def _failed(program: str, code: int, said: IO[bytes]) -> ImageError:
     why = _last(said) or (f"signal {-code}" if code < 0 else f"exit code {code}")
     full = "No space left" in why or "quota exceeded" in why
     return ImageError(f"{program} failed: {why}", "make room there, or choose another place" if full else "")
+
+
+def _has(said: IO[bytes], texts: Sequence[str]) -> bool:
+    """Say whether a program said one of these, in any of its lines."""
+    said.seek(0)
+    return any(text.encode() in line for line in said for text in texts)
 
 
 def _last(said: IO[bytes]) -> str:

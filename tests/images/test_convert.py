@@ -39,6 +39,7 @@ NAMES = {
 }
 WRITTEN = (*NAMES, "ch-image", "podman")
 LAYERED = ("oci", "oci-archive", "docker-archive", "ch-image", "podman", "docker")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 MOMENT = 1_700_000_000
 ODD = (
     "with space",
@@ -125,6 +126,13 @@ def looks(top: Path, *, xattrs: bool = True) -> dict[str, object]:
             notes = {key: os.getxattr(path, key) for key in os.listxattr(path)} if xattrs else None
             found[name] = (oct(status.st_mode), int(status.st_mtime), content, linked, notes)
     return found
+
+
+def open_to_all(path: Path) -> None:
+    """Let other users reach what is there."""
+    for above in (path, *path.parents):
+        if above.stat().st_uid == os.geteuid() and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o055)
 
 
 def names(directory: Path) -> list[str]:
@@ -227,11 +235,15 @@ def test_owners_and_set_id_bits(tree: Path, environment: dict[str, str], tmp_pat
 def test_without_attributes(
     made: dict[str, str], tree: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    for form in ("dir", "tar", "squash"):
-        run(environment, "-q", "--no-xattrs", made["dir"], place(form, tmp_path))
-        run(environment, "-q", place(form, tmp_path), tmp_path / "out")
-        assert os.listxattr(tmp_path / "out/usr/one") == []
-        assert looks(tmp_path / "out", xattrs=False) == looks(tree, xattrs=False)
+    ways = [("dir", form) for form in (*NAMES, "ch-image")]
+    for number, (source, form) in enumerate([*ways, ("tar", "ch-image"), ("tar", "dir"), ("squash", "dir")]):
+        word = str(tmp_path / f"{number}-{NAMES[form]}") if form in NAMES else f"plain:{number}"
+        run(environment, "-q", "--no-xattrs", "-o", form, made[source], word)
+        run(environment, "-q", "-i", form, word, tmp_path / "out")
+        assert os.listxattr(tmp_path / "out/usr/one") == [], (source, form)
+        assert looks(tmp_path / "out", xattrs=False) == looks(tree, xattrs=False), (source, form)
+    run(environment, "-q", "--no-xattrs", made["oci"], tmp_path / "out")
+    assert os.listxattr(tmp_path / "out/usr/one") == []
 
 
 def test_sif(made: dict[str, str], tree: Path, environment: dict[str, str], tmp_path: Path) -> None:
@@ -425,9 +437,7 @@ def test_a_file_that_can_not_be_read(tree: Path, tmp_path: Path) -> None:
     (source / "usr/secret").chmod(0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out").chmod(0o777)
-    for above in (tmp_path, *tmp_path.parents):
-        if above.stat().st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o055)
+    open_to_all(tmp_path)
     words = [
         sys.executable,
         "-c",
@@ -436,10 +446,9 @@ def test_a_file_that_can_not_be_read(tree: Path, tmp_path: Path) -> None:
         str(tmp_path / "out"),
         str(source),
     ]
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     for name in ("x.sqfs", "x.tar", "x"):
         done = subprocess.run(
-            [*as_nobody, *words, str(tmp_path / "out" / name)],
+            [*NOBODY, *words, str(tmp_path / "out" / name)],
             check=False,
             capture_output=True,
             text=True,
@@ -494,3 +503,50 @@ def test_ended_by_a_signal(tree: Path, environment: dict[str, str], tmp_path: Pa
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     assert names(tmp_path) == ["source"]
+
+
+def test_as_an_ordinary_user(made: dict[str, str], tree: Path, tmp_path: Path) -> None:
+    """Nothing of it needs privileges; what only root could keep is dropped."""
+    work = tmp_path / "work"
+    work.mkdir()
+    source = work / "source"
+    subprocess.run(["cp", "-a", tree, source], check=True)
+    os.mknod(source / "dev/null", 0o20666, os.makedev(1, 3))
+    (source / "usr/tool").touch()
+    (source / "usr/tool").chmod(0o4755)
+    (source / "usr/closed").mkdir(mode=0o500)
+    subprocess.run(["mksquashfs", source, work / "root.sqfs", "-quiet", "-no-progress"], check=True)
+    shutil.copy(made["oci-archive"], work / "o.tar")
+    subprocess.run(["chown", "-R", "-h", "65534:65534", work], check=True)
+    open_to_all(tmp_path)
+    script = f"""
+set -e
+cd {work}
+convert() {{ {sys.executable} -c 'from chlaunch.cli.convert import main; main()' -q "$@"; }}
+convert ./source stored:1
+convert stored:1 ./x.sqfs
+convert ./x.sqfs ./from-squash
+convert stored:1 ./from-storage
+convert ./root.sqfs ./from-root
+convert -o docker-archive ./from-root ./a.tar
+convert -i docker-archive ./a.tar again:1
+convert again:1 ./from-archive
+convert ./o.tar layers:1
+convert layers:1 ./from-layers
+"""
+    done = subprocess.run(
+        [*NOBODY, "sh", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CH_IMAGE_STORAGE": str(work / "storage"), "TMPDIR": str(work), "HOME": str(work)},
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = {name: row for name, row in looks(tree).items() if not name.startswith("usr/t")}
+    for name in ("squash", "storage", "root", "archive", "layers"):
+        found = looks(work / f"from-{name}")
+        assert found.pop("usr/closed", None) == ("0o40700" if name != "layers" else None)
+        assert {key: row for key, row in found.items() if not key.startswith("usr/t")} == wanted, name
+        tool = work / f"from-{name}/usr/tool"
+        assert name == "layers" or stat.S_IMODE(tool.stat().st_mode) == 0o755
+        assert {path.lstat().st_uid for path in (work / f"from-{name}").rglob("*")} == {65534}
