@@ -233,6 +233,7 @@ int planner_ask(const struct planner *planner, const char *srun, char *const wor
 	int ends[2], error, late, status = 0;
 	pid_t pid;
 
+	endings_allow(endings);
 	snprintf(place, sizeof place, "%d", command_at);
 	argv = words_make(planner, srun, words, place);
 	error = argv == NULL || kept == NULL ? ENOMEM : pipe2(ends, O_CLOEXEC) < 0 ? errno : 0;

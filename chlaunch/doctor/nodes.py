@@ -16,8 +16,9 @@ HERE = "here"
 # Of a line of the table, for the names of the hosts it is about.
 NAMES_WIDTH = 16
 
-# Of srun, where a SPANK plugin that is required did not load in slurmstepd (spank(7)).
-_NOT_LOADED = "Plugin initialization failed"
+# What srun says, among others, where a SPANK plugin that is required did not load in slurmstepd (spank(7)):
+# up to 24.11, and 26.05.
+_NOT_LOADED = ("Plugin initialization failed", "launch failed: Unspecified error")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,8 @@ def _no_answer(node: Node, step: Step, deadline: float) -> Row:
             "node", f"{node.state}: not looked at: {named}", "later again, or --nodes of free ones"
         )
     remedy = "see slurmd's log there"
-    if _NOT_LOADED in step.errors:
-        remedy += (
-            f": a plugin that plugstack.conf requires is missing; if {stack.FILE}, ch-site install there"
-        )
+    if any(words in step.errors for words in _NOT_LOADED):
+        remedy += f": maybe {stack.FILE} is missing, and plugstack.conf requires it: ch-site install there"
     return problem("node", f"{node.state}, but no answer: {named}", remedy)
 
 
