@@ -34,7 +34,7 @@ class Built:
     shell: tuple[str, ...] = DEFAULT_SHELL
     said: dict[str, Any] = field(default_factory=dict)
 
-    def do(self, instruction: syntax.Instruction) -> None:
+    def do(self, instruction: syntax.Instruction) -> None:  # noqa: C901  a row for each
         """Go through one instruction."""
         done = instruction.expanded(self.scope)
         self.steps.append(done)

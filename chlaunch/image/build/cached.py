@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chlaunch.image.build import steps
-from chlaunch.image.build.steps import Step
 from chlaunch.image.locks import Say
 from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store
@@ -28,7 +27,7 @@ def summary(store: Store) -> Mapping[str, Any]:
 
 def tree(store: Store) -> Iterator[str]:
     """Give a line for each step, below the one that it follows."""
-    below: dict[str, list[Step]] = {}
+    below: dict[str, list[steps.Step]] = {}
     for step in sorted(steps.all_steps(store), key=lambda step: step.made):
         below.setdefault(step.parent, []).append(step)
     known = {step.key for rows in below.values() for step in rows}

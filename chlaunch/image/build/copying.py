@@ -99,7 +99,7 @@ def with_mode(rows: Sequence[Entry], chmod: str) -> list[Entry]:
 
 
 def changed_mode(mode: int, chmod: str) -> int:
-    """Return the permissions that chmod(1) would make of those of st_mode. chmod: octal or symbolic, checked."""
+    """Return the permissions that chmod(1) would make of those of st_mode. chmod: octal or symbolic."""
     if chmod.isdigit():
         return int(chmod, 8) & 0o7777
     bits = stat.S_IMODE(mode)

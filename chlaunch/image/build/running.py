@@ -202,7 +202,7 @@ def _tamed(image: Rootfs, work: Path) -> Iterator[Bind]:
 
 
 def _remove_stubs(upper: Path, below: Stack, targets: Sequence[str]) -> None:
-    """Remove the mount points that were made for a step: empty files and directories that nobody else made."""
+    """Remove the mount points that were made for a step: what is empty, and nobody else made."""
     image = over(below, "image")
     for target in targets:
         path = target.rstrip("/")
