@@ -38,29 +38,20 @@ class Built:
         """Go through one instruction."""
         done = instruction.expanded(self.scope)
         self.steps.append(done)
-        match done:
-            case syntax.Env():
-                self.scope.set_environment(done.pairs, done.place)
-            case syntax.Arg():
-                self.scope.set_arguments(done.pairs, done.place)
-            case syntax.Label():
-                self.said.setdefault("labels", {}).update(done.pairs)
-            case syntax.Workdir():
-                self.workdir = done.under(self.workdir)
-            case syntax.Shell():
-                self.shell = done.words
-            case syntax.Cmd():
-                self.said["cmd"] = list(done.command.argv(self.shell))
-            case syntax.Entrypoint():
-                self.said["entrypoint"] = list(done.command.argv(self.shell))
-            case syntax.User():
-                self.said["user"] = done.user
-            case syntax.Stopsignal():
-                self.said["stopsignal"] = done.signal
-            case syntax.Maintainer():
-                self.said["maintainer"] = done.name
-            case syntax.Healthcheck():
-                self.said["healthcheck"] = healthcheck(done)
+        if isinstance(done, syntax.Env):
+            self.scope.set_environment(done.pairs, done.place)
+        elif isinstance(done, syntax.Arg):
+            self.scope.set_arguments(done.pairs, done.place)
+        elif isinstance(done, syntax.Label):
+            self.said.setdefault("labels", {}).update(done.pairs)
+        elif isinstance(done, syntax.Workdir):
+            self.workdir = done.under(self.workdir)
+        elif isinstance(done, syntax.Shell):
+            self.shell = done.words
+        elif isinstance(done, syntax.Cmd | syntax.Entrypoint):
+            self.said[type(done).__name__.lower()] = list(done.command.argv(self.shell))
+        elif isinstance(done, syntax.Healthcheck):
+            self.said["healthcheck"] = healthcheck(done)
 
     def of(self, kind: type[Kind]) -> list[Kind]:
         """Return the instructions of one kind."""
@@ -111,7 +102,9 @@ SEEN: dict[str, Callable[[syntax.Dockerfile, stages.Plan, Built], Any]] = {
     "workdir": lambda _file, _plan, state: state.workdir,
     "shell": lambda _file, _plan, state: list(state.shell),
     "runs": lambda _file, _plan, state: [command.text for command in commands(state, for_shell=True)],
-    "execs": lambda _file, _plan, state: [list(command.words) for command in commands(state, for_shell=False)],
+    "execs": lambda _file, _plan, state: [
+        list(command.words) for command in commands(state, for_shell=False)
+    ],
     "mounts": lambda _file, plan, state: [
         [mount.kind, mount.target, mount.source, mount.identifier]
         for run in all_runs(plan, state)
@@ -127,13 +120,22 @@ SEEN: dict[str, Callable[[syntax.Dockerfile, stages.Plan, Built], Any]] = {
     "files": lambda _file, _plan, state: [
         [file.name, file.content] for copy in state.of(syntax.Copy) for file in copy.files
     ],
-    "adds": lambda _file, _plan, state: [[list(add.sources), add.destination] for add in state.of(syntax.Add)],
+    "adds": lambda _file, _plan, state: [
+        [list(add.sources), add.destination] for add in state.of(syntax.Add)
+    ],
     "rsyncs": lambda _file, _plan, state: [
         [rsync.new, rsync.preset, list(rsync.options), list(rsync.sources), rsync.destination]
         for rsync in state.of(syntax.Rsync)
     ],
-    "expose": lambda _file, _plan, state: [port for expose in state.of(syntax.Expose) for port in expose.ports],
-    "volumes": lambda _file, _plan, state: [path for volume in state.of(syntax.Volume) for path in volume.paths],
+    "user": lambda _file, _plan, state: state.of(syntax.User)[-1].user,
+    "stopsignal": lambda _file, _plan, state: state.of(syntax.Stopsignal)[-1].signal,
+    "maintainer": lambda _file, _plan, state: state.of(syntax.Maintainer)[-1].name,
+    "expose": lambda _file, _plan, state: [
+        port for expose in state.of(syntax.Expose) for port in expose.ports
+    ],
+    "volumes": lambda _file, _plan, state: [
+        path for volume in state.of(syntax.Volume) for path in volume.paths
+    ],
     "onbuild": lambda _file, _plan, state: [later.expression for later in state.of(syntax.Onbuild)],
     # TOML is UTF-8, so bytes that are not come as what Latin-1 makes of them.
     "latin_1": lambda _file, _plan, state: [
@@ -165,7 +167,9 @@ def test_the_corpus_is_complete() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_dockerfile(name: str) -> None:
     expected = dict(EXPECTED[name])
-    given, target, error = (expected.pop(key, empty) for key, empty in (("given", {}), ("target", ""), ("error", "")))
+    given, target, error = (
+        expected.pop(key, empty) for key, empty in (("given", {}), ("target", ""), ("error", ""))
+    )
     data = (CORPUS / f"{name}.dockerfile").read_bytes()
     if error:
         with pytest.raises(BuildError) as caught:

@@ -3,12 +3,13 @@
 The patterns are Docker's (Dockerfile reference, ".dockerignore file"), relative to the context's root; a
 leading slash means nothing. ``*`` is any text without a slash, ``?`` any character but it, ``[a-c]`` and
 ``[^a-c]`` are classes, a backslash quotes; ``**`` as a component is any number of directories, also none. A
-pattern that matches a directory matches all below it. Patterns count in their order, the last one that matches
-wins, and one that begins with ``!`` takes back in what those before it left out, also below a directory that
-is left out.
+pattern that matches a directory matches all below it. Patterns count in their order, the last one that
+matches wins, and one that begins with ``!`` takes back in what those before it left out, also below a
+directory that is left out.
 
-Within a component, ``**`` is what it is at its ends: ``**.log`` is ``**/*.log``, and ``build**`` is ``build*``.
-Each star takes as little as lets the next piece fit, without trying anything else, so no pattern is slow.
+Within a component, ``**`` is what it is at its ends: ``**.log`` is ``**/*.log``, and ``build**`` is
+``build*``. Each star takes as little as lets the next piece fit, without trying anything else, so no pattern
+is slow.
 """
 
 import posixpath
