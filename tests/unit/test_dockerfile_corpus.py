@@ -34,33 +34,24 @@ class Built:
     shell: tuple[str, ...] = DEFAULT_SHELL
     said: dict[str, Any] = field(default_factory=dict)
 
-    def do(self, instruction: syntax.Instruction) -> None:  # noqa: C901  a row for each
+    def do(self, instruction: syntax.Instruction) -> None:
         """Go through one instruction."""
         done = instruction.expanded(self.scope)
         self.steps.append(done)
-        match done:
-            case syntax.Env():
-                self.scope.set_environment(done.pairs, done.place)
-            case syntax.Arg():
-                self.scope.set_arguments(done.pairs, done.place)
-            case syntax.Label():
-                self.said.setdefault("labels", {}).update(done.pairs)
-            case syntax.Workdir():
-                self.workdir = done.under(self.workdir)
-            case syntax.Shell():
-                self.shell = done.words
-            case syntax.Cmd():
-                self.said["cmd"] = list(done.command.argv(self.shell))
-            case syntax.Entrypoint():
-                self.said["entrypoint"] = list(done.command.argv(self.shell))
-            case syntax.User():
-                self.said["user"] = done.user
-            case syntax.Stopsignal():
-                self.said["stopsignal"] = done.signal
-            case syntax.Maintainer():
-                self.said["maintainer"] = done.name
-            case syntax.Healthcheck():
-                self.said["healthcheck"] = healthcheck(done)
+        if isinstance(done, syntax.Env):
+            self.scope.set_environment(done.pairs, done.place)
+        elif isinstance(done, syntax.Arg):
+            self.scope.set_arguments(done.pairs, done.place)
+        elif isinstance(done, syntax.Label):
+            self.said.setdefault("labels", {}).update(done.pairs)
+        elif isinstance(done, syntax.Workdir):
+            self.workdir = done.under(self.workdir)
+        elif isinstance(done, syntax.Shell):
+            self.shell = done.words
+        elif isinstance(done, syntax.Cmd | syntax.Entrypoint):
+            self.said[type(done).__name__.lower()] = list(done.command.argv(self.shell))
+        elif isinstance(done, syntax.Healthcheck):
+            self.said["healthcheck"] = healthcheck(done)
 
     def of(self, kind: type[Kind]) -> list[Kind]:
         """Return the instructions of one kind."""
@@ -136,6 +127,9 @@ SEEN: dict[str, Callable[[syntax.Dockerfile, stages.Plan, Built], Any]] = {
         [rsync.new, rsync.preset, list(rsync.options), list(rsync.sources), rsync.destination]
         for rsync in state.of(syntax.Rsync)
     ],
+    "user": lambda _file, _plan, state: state.of(syntax.User)[-1].user,
+    "stopsignal": lambda _file, _plan, state: state.of(syntax.Stopsignal)[-1].signal,
+    "maintainer": lambda _file, _plan, state: state.of(syntax.Maintainer)[-1].name,
     "expose": lambda _file, _plan, state: [
         port for expose in state.of(syntax.Expose) for port in expose.ports
     ],

@@ -51,25 +51,32 @@ def not_blank(value: str, word: str, place: Place) -> None:
         )
 
 
-def port(word: str, place: Place) -> str:
-    """Return a port or a range as EXPOSE has it, with its protocol. Raises BuildError if it is none."""
+def port(word: str, place: Place, written: str = "") -> str:
+    """Return a port or a range as EXPOSE has it, with its protocol. written: with variables.
+
+    Raises:
+        BuildError: it is none.
+
+    """
     found = PORT.fullmatch(word)
     first, last, protocol = found.groups() if found else ("", "", "")
     if not found or not 0 < int(first) <= int(last or first) <= PORT_MOST:
         raise place.wrong(
-            f"{word} is no port", word, f"1 to {PORT_MOST}, FIRST-LAST, and then /tcp, /udp or /sctp"
+            f"{word} is no port",
+            written or word,
+            f"1 to {PORT_MOST}, FIRST-LAST, and then /tcp, /udp or /sctp",
         )
     return f"{first}-{last}/{protocol or 'tcp'}".lower() if last else f"{first}/{protocol or 'tcp'}".lower()
 
 
-def stop_signal(word: str, place: Place) -> None:
-    """Raise BuildError if word is no signal's name or number."""
+def stop_signal(word: str, place: Place, written: str = "") -> None:
+    """Raise BuildError if word is no signal's name or number. written: with variables."""
     if word.isascii() and word.isdigit() and 0 < int(word[:4]) <= SIGNAL_MOST:
         return
     name = word.upper().removeprefix("SIG")
     if name in {known.name.removeprefix("SIG") for known in signal.Signals} or REALTIME.fullmatch(name):
         return
-    raise place.wrong(f"{word} is no signal", word, "a name such as SIGTERM, or a number")
+    raise place.wrong(f"{word} is no signal", written or word, "a name such as SIGTERM, or a number")
 
 
 def mode(word: str, place: Place) -> None:

@@ -7,8 +7,9 @@ pattern that matches a directory matches all below it. Patterns count in their o
 matches wins, and one that begins with ``!`` takes back in what those before it left out, also below a
 directory that is left out.
 
-Within a component, ``**`` is what it is at its ends: ``**.log`` is ``**/*.log``, ``build**`` is ``build*``.
-Each star takes as little as lets the next piece fit, without trying anything else, so no pattern is slow.
+Within a component, ``**`` is what it is at its ends: ``**.log`` is ``**/*.log``, and ``build**`` is
+``build*``. Each star takes as little as lets the next piece fit, without trying anything else, so no pattern
+is slow.
 """
 
 import posixpath

@@ -170,8 +170,8 @@ class _Reader:
                 continue
             if texts and stripped.startswith("#"):
                 continue
-            text, more = self.continued(line if texts else stripped)
-            parts.append((length, self.at, 0 if texts else len(line) - len(stripped)))
+            text, more = self.continued(line if length else stripped)
+            parts.append((length, self.at, 0 if length else len(line) - len(stripped)))
             texts.append(text)
             length += len(text)
             if empty and empty < self.at:
@@ -195,7 +195,7 @@ class _Reader:
             body = self.body(name, strip=strip)
             if body is None:
                 hint = f"a line must say {name} and nothing else" + (", after tabs at most" if strip else "")
-                raise statement.place.wrong(f"the here-document {name} has no end", f"<<{name}", hint)
+                raise statement.place.wrong(f"the here-document {name} has no end", written, hint)
             found.append(Heredoc(name, body, expand, strip, written))
         return tuple(found)
 

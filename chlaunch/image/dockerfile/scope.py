@@ -24,6 +24,9 @@ PREDEFINED = tuple(
 STRING_MOST = 128 << 10
 TOTAL_MOST = 6 << 20
 
+# Of all values of one instruction: a here-document or two.
+INSTRUCTION_MOST = 4 << 20
+
 
 @dataclass
 class Scope:
@@ -37,6 +40,8 @@ class Scope:
     outside: Mapping[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str | None] = field(default_factory=dict)
+    last: Place | None = field(default=None, repr=False)
+    used: int = field(default=0, repr=False)
 
     def child(self) -> "Scope":
         """Return the scope of a stage that is built on this one's."""
@@ -73,21 +78,22 @@ class Scope:
 
         """
         try:
-            return variables.value(_template(word, place), self.value)
+            return self._counted(variables.value(_template(word, place), self.value), place)
         except variables.ValueRefusedError as error:
             raise place.wrong(str(error), word) from None
 
     def expand_words(self, word: str, place: Place) -> tuple[str, ...]:
         """Return the value of a word, split at blanks that are not quoted; raises as expand() does."""
         try:
-            return tuple(variables.words(_template(word, place), self.value))
+            found = variables.words(_template(word, place), self.value)
         except variables.ValueRefusedError as error:
             raise place.wrong(str(error), word) from None
+        return tuple(self._counted(text, place) for text in found)
 
     def expand_body(self, body: str, place: Place) -> str:
         """Return the value of a here-document, in which quotes mean nothing; raises as expand() does."""
         try:
-            return variables.value(_template(body, place, body=True), self.value)
+            return self._counted(variables.value(_template(body, place, body=True), self.value), place)
         except variables.ValueRefusedError as error:
             raise place.wrong(str(error), "<<") from None
 
@@ -124,18 +130,25 @@ class Scope:
         )
         return inner.expand(default, place)
 
+    def _counted(self, text: str, place: Place) -> str:
+        """Return text. Raises BuildError if it is too much for one instruction."""
+        self.used = len(text) + (self.used if place is self.last else 0)
+        self.last = place
+        if self.used > INSTRUCTION_MOST:
+            raise place.wrong(f"its values together are longer than {INSTRUCTION_MOST} characters")
+        return text
+
     def _check(self, pairs: tuple[tuple[str, str | None], ...], place: Place) -> None:
+        """Raise BuildError if no program can be started with these variables, or with all together."""
         for name, value in pairs:
             if len(name) + len(value or "") + 2 > STRING_MOST:
-                raise place.wrong(
-                    f"{name[:40]} is longer than {STRING_MOST} characters, which Linux lets nothing have"
-                )
-        total = sum(len(name) + len(value) + 2 for name, value in self.environment.items())
-        total += sum(len(name) + len(value or "") + 2 for name, value in self.arguments.items())
+                why = f"{name[:40]} is longer than {STRING_MOST} characters, and Linux starts nothing with it"
+                raise place.wrong(why)
+        total = sum(len(name) + len(value) for name, value in self.environment.items())
+        total += sum(len(name) + len(value or "") for name, value in self.arguments.items())
         if total > TOTAL_MOST:
-            raise place.wrong(
-                f"all variables together are longer than {TOTAL_MOST} characters, as Linux allows"
-            )
+            why = f"all variables are longer than {TOTAL_MOST} characters, and Linux starts nothing with them"
+            raise place.wrong(why)
 
 
 def platform_arguments(build: Platform, target: Platform) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chlaunch.errors import UsageError
 from chlaunch.image.dockerfile import checks, syntax
 from chlaunch.image.dockerfile.place import Place
-from chlaunch.image.dockerfile.scope import Scope
+from chlaunch.image.dockerfile.scope import PREDEFINED, Scope
 
 SCRATCH = "scratch"
 
@@ -53,15 +53,26 @@ def plan(
         BuildError: a FROM has no value.
 
     """
-    scope = Scope(given, {}, {}, dict(automatic))
+    wanted = {_target(dockerfile.stages, target)}
+    name = dockerfile.stages[max(wanted)].name
+    scope = Scope(given, {}, {}, _automatic(name, given, automatic))
     for arg in dockerfile.global_args:
         scope.set_arguments(arg.expanded(scope).pairs, arg.place)
     steps = [_step(stage, dockerfile.stages, scope) for stage in dockerfile.stages]
-    wanted = {_target(dockerfile.stages, target)}
     for step in reversed(steps):
         if step.stage.index in wanted:
             wanted |= step.needs
     return Plan(tuple(step for step in steps if step.stage.index in wanted), scope.visible)
+
+
+def unused(dockerfile: syntax.Dockerfile, given: Mapping[str, str]) -> list[str]:
+    """Return the names of --build-arg that no ARG declares, though maybe a base image's ONBUILD."""
+    declared = {name for arg in dockerfile.global_args for name, _ in arg.pairs}
+    for stage in dockerfile.stages:
+        declared |= {
+            name for step in stage.instructions if isinstance(step, syntax.Arg) for name, _ in step.pairs
+        }
+    return sorted(set(given) - declared - set(PREDEFINED))
 
 
 def origins(instruction: syntax.Instruction) -> list[str]:
@@ -106,6 +117,12 @@ def check(stages: Sequence[syntax.Stage]) -> None:
         for instruction in stage.instructions:
             for name in origins(instruction):
                 origin(name, stage.index, stages, instruction.place)
+
+
+def _automatic(name: str, given: Mapping[str, str], automatic: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the ARGs that there are anyway; --build-arg wins. name: the target's."""
+    known = {"TARGETSTAGE": name or "default", **automatic}
+    return {name: given.get(name, value) for name, value in known.items()}
 
 
 def _step(stage: syntax.Stage, stages: Sequence[syntax.Stage], scope: Scope) -> Step:

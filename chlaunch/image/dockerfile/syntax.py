@@ -240,8 +240,8 @@ class Expose:
 
     def expanded(self, scope: Scope) -> "Expose":
         """Return it with values; one word may become several ports."""
-        words = [word for port in self.ports for word in scope.expand_words(port, self.place)]
-        return replace(self, ports=tuple(checks.port(word, self.place) for word in words))
+        words = [(word, port) for port in self.ports for word in scope.expand_words(port, self.place)]
+        return replace(self, ports=tuple(checks.port(word, self.place, port) for word, port in words))
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class Stopsignal:
     def expanded(self, scope: Scope) -> "Stopsignal":
         """Return it with values."""
         signal = scope.expand(self.signal, self.place)
-        checks.stop_signal(signal, self.place)
+        checks.stop_signal(signal, self.place, self.signal)
         return replace(self, signal=signal)
 
 
