@@ -43,9 +43,9 @@ def judge(here: Host, node: Node, step: Step | None, probe: str, deadline: float
         row = warning("node", f"{node.state}: not looked at", remedy)
         return Host(node.name, (row,), node.state, node.version)
     answer = step.answers.get(node.name)
-    if answer is None:
+    told = _report(answer or "")
+    if answer is None or (told is None and step.late and _was_ended(answer)):
         return Host(node.name, (_no_answer(node, step, deadline),), node.state, node.version)
-    told = _report(answer)
     if told is None:
         said, _, code = answer.rstrip().rpartition("exit=")
         last = said.strip().splitlines()
@@ -78,6 +78,12 @@ def _no_answer(node: Node, step: Step, deadline: float) -> Row:
     if any(words in step.errors for words in _NOT_LOADED):
         remedy += f": maybe {stack.FILE} is missing, and plugstack.conf requires it: ch-site install there"
     return problem("node", f"{node.state}, but no answer: {named}", remedy)
+
+
+def _was_ended(answer: str) -> bool:
+    """Say whether a signal ended ch-doctor: what is taken back at the deadline may still say so."""
+    code = answer.rstrip().rpartition("exit=")[2]
+    return code.isdecimal() and int(code) > 128  # noqa: PLR2004  as a shell has it
 
 
 def _report(answer: str) -> tuple[tuple[Row, ...], dict[str, str]] | None:

@@ -511,6 +511,8 @@ GOOD = '{"verdict": "ok", "versions": {"chlaunch": "1.0", "ch-run": "1.0"}, "row
             "exit code 0",
         ),
         (IDLE, Step({}, "", late=True), "node", "problem", "idle, but no answer in 9 s"),
+        (IDLE, Step({"n1": "exit=143\n"}, "", late=True), "node", "problem", "idle, but no answer in 9 s"),
+        (IDLE, Step({"n1": "exit=127\n"}, "", late=True), "chlaunch", "problem", "(exit code 127)"),
         (IDLE, Step({}, "srun: error: n1: task 0: Killed\n"), "node", "problem", "n1: task 0: Killed"),
         (
             IDLE,
