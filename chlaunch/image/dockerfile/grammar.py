@@ -41,7 +41,7 @@ QUOTED_WORD: /(?:[^ \t\v\f\r"'@]|@.|@$|"(?:[^"@]|@.)*(?:"|@?$)|'[^']*(?:'|$))+/s
 
 shell: _BLANK? (_shell_word (_BLANK _shell_word)*)? _BLANK?
 _shell_word: HEREDOC | SHELL_WORD
-HEREDOC.3: /[0-9]*<<-?[ \t]*(?:[^ \t\v\f\r"'\\<]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+(?=[ \t\v\f\r]|$)/s
+HEREDOC.3: /[0-9]*<<-?[ \t]*(?:[^ \t\v\f\r"'\\<]|\\[^<]|'[^'<]*'|"(?:[^"\\<]|\\[^<])*")+(?=[ \t\v\f\r]|$)/s
 SHELL_WORD: /(?:\$?\(\((?:[^)]|\)(?!\)))*\)\)|[^ \t\v\f\r"'\\]|\\.|\\$|'[^']*'|"(?:[^"\\]|\\.)*")+/s
 
 heredoc: FILE_NUMBER TABS? _BLANK? (END_PLAIN | END_ESCAPED | END_QUOTED)+
