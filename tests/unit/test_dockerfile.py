@@ -45,6 +45,7 @@ def refused(text: str) -> BuildError:
         ("FROM a of b\n", "1:6: FROM takes an image", ""),
         ("FROM a AS 1b\n", "1:11: 1b can't name a stage", "a letter"),
         ("FROM --platform=lin*x a\n", "1:6: --platform=lin*x is no platform", "linux/amd64"),
+        ("FROM --arg= a\n", "1:6: --arg without a name", "--arg=NAME=VALUE"),
         ("FROM --platform a\n", "1:6: --platform has no value", "--platform=VALUE"),
         ("FROM a\nFROM ${b\n", "2:6: a quote or a brace is not closed", ""),
         ("# escape=x\nFROM a\n", "1:10: the escape character", ""),

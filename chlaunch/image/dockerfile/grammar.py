@@ -64,14 +64,15 @@ UNIT: /ns|us|µs|μs|ms|s|m|h/
 """
 
 # A template is text with variables in it. What ends a piece of text depends on where it stands, so the rules
-# come once for each place, x: the top, double quotes, braces, the pattern of ${x/pattern/.
+# come once for each place, x: the top, double quotes, braces, and the pattern and the new text of
+# ${x/pattern/new}; the latter keeps its backslashes, as it does in BuildKit.
 PLACE = r"""
 x_text: x_piece*                                                     -> text
 ?x_piece: X_PLAIN -> plain | LONE_DOLLAR -> plain | X_ESCAPED -> escaped | x_variable
 x_variable: DOLLAR_NAME                                              -> named
     | _BRACE INSIDE _CLOSE                                           -> named
     | _BRACE INSIDE OPERATOR braces_text _CLOSE                      -> operated
-    | _BRACE INSIDE REPLACE pattern_text _SLASH braces_text _CLOSE   -> replaced
+    | _BRACE INSIDE REPLACE pattern_text _SLASH new_text _CLOSE      -> replaced
 """
 
 # Where single and double quotes mean something, and what else a backslash is between double ones.
@@ -84,8 +85,14 @@ KEPT = r"""
 
 # Name, ending characters, whether there are quotes. The first one is where to start. In the bodies of
 # here-documents there are no quotes anywhere.
-PLACES = (("top", "", True), ("double", '"', False), ("braces", "}", True), ("pattern", "/", True))
-BODY_PLACES = (("body", "", False), ("braces", "}", False), ("pattern", "/", False))
+PLACES = (
+    ("top", "", True),
+    ("double", '"', False),
+    ("braces", "}", True),
+    ("pattern", "/", True),
+    ("new", "}", True),
+)
+BODY_PLACES = (("body", "", False), ("braces", "}", False), ("pattern", "/", False), ("new", "}", False))
 
 TERMINALS = r"""
 DOLLAR_NAME: /\$(?:[^\W\d]\w*|[0-9]+|[@*#?\-$!])/
@@ -181,6 +188,8 @@ def _template_parser(escape: str, maker: Callable[[], Any], places: tuple[tuple[
     grammar = [f"text: {places[0][0]}_text", TERMINALS, QUOTE_TERMINALS if places is PLACES else ""]
     for name, ends, quotes in places:
         rules = PLACE + (QUOTES if quotes else "") + (KEPT if name == "double" else "")
+        if name == "new":
+            rules = rules.replace("X_ESCAPED -> escaped", "X_ESCAPED -> plain")
         grammar.append(rules.replace("x_", f"{name}_").replace("X_", f"{name.upper()}_"))
         # The backslash comes last: lark takes \\" in a regular expression for \".
         stops = ("'\"" if quotes else "") + ends.replace("/", "\\/") + "$" + quoted

@@ -84,7 +84,19 @@ def _stage(statement: Statement, index: int) -> syntax.Stage:
     check_word(words[0], place)
     check_word(platform, place)
     name = checks.stage_name(words[2], place) if words[1:] else ""
-    return syntax.Stage(place, index, words[0], platform, name, ())
+    return syntax.Stage(place, index, words[0], platform, name, _arguments(statement, found.get("arg", [])))
+
+
+def _arguments(statement: Statement, pairs: Sequence[str]) -> tuple[syntax.Instruction, ...]:
+    """Return the ARG that --arg of FROM is."""
+    for pair in pairs:
+        if pair.partition("=")[0] == "":
+            raise statement.place.wrong("--arg without a name", "--arg", "--arg=NAME=VALUE")
+        check_word(pair, statement.place)
+    split = tuple(
+        (name, value if equals else None) for name, equals, value in (pair.partition("=") for pair in pairs)
+    )
+    return (syntax.Arg(statement.place, split),) if pairs else ()
 
 
 def _remarks(read: lines.Read, found: Sequence[syntax.Stage]) -> list[Remark]:
