@@ -73,18 +73,18 @@ def local_image(word: str, settings: Settings, environment: Mapping[str, str], e
     # Python's requests takes 150 ms to load.
     from chlaunch.image.registry import Registry  # noqa: PLC0415
 
-    registry = Registry(full, environment, warn=events.warn)
-    digest = full.digest or registry.resolve(full.version)[0]
-    found = _find(places, digest)
-    if found:
-        return found
-    here = next((place for place, _ in places if os.access(place, os.W_OK)), places[-1][0])
-    published.make_directory(here)
+    with Registry(full, environment, warn=events.warn) as registry:
+        digest = full.digest or registry.resolve(full.version)[0]
+        found = _find(places, digest)
+        if found:
+            return found
+        here = next((place for place, _ in places if os.access(place, os.W_OK)), places[-1][0])
+        published.make_directory(here)
 
-    def make(path: Path) -> None:
-        _make(registry, replace(full, digest=digest), path, environment, events)
+        def make(path: Path) -> None:
+            _make(registry, replace(full, digest=digest), path, environment, events)
 
-    return str(published.publish(here, _file_name(digest), make, events.say, deadline=DEADLINE))
+        return str(published.publish(here, _file_name(digest), make, events.say, deadline=DEADLINE))
 
 
 def _file_name(digest: str) -> str:

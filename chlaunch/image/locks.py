@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chlaunch.errors import StorageError
@@ -39,8 +39,9 @@ def held(
     try:
         got = _wait(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, say, deadline)
         if got and not shared:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, {why}\n".encode(), 0)
+            with suppress(OSError):  # on a full disk nobody is told for whom they wait
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, {why}\n".encode(), 0)
         yield got
     finally:
         os.close(descriptor)

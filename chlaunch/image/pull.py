@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -182,13 +183,17 @@ def keep(store: Store, source: Source, wanted: Wanted, found: Found, events: Eve
 
 @dataclass(frozen=True)
 class Fetch:
-    """Layers on their way into storage. work: a directory for what is not whole yet."""
+    """Layers on their way into storage. work: a directory for what is not whole yet.
+
+    stopped: one failed, or the user wants no more; then the others end at their next piece.
+    """
 
     store: Store
     source: Source
     wanted: Wanted
     events: Events
     work: Path
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def stacked(self, rows: Sequence[tuple[Descriptor, str]]) -> list[Layer]:
         """Return the layers, the lowest first; those that are not in storage are fetched, several at once."""
@@ -200,6 +205,7 @@ class Fetch:
                 pool.submit(self._one, number, blob, diff_id, chain)
                 for number, ((blob, diff_id), chain) in enumerate(zip(rows, chains, strict=True))
             ]
+            stack.callback(self.stopped.set)
             done: list[Layer] = []
             for number, (future, chain) in enumerate(zip(futures, chains, strict=True)):
                 layer = future.result()
@@ -241,12 +247,22 @@ class Fetch:
             partial = self.store.partial(blob.digest)
             try:
                 with self.events.track(f"layer {_brief(blob.digest)}", blob.size) as progress:
-                    fetch_blob(self.source, blob, partial, progress)
+                    fetch_blob(self.source, blob, partial, self._until_stopped(progress))
                 partial.rename(path)
             except (OSError, StorageError):
                 partial.unlink(missing_ok=True)  # it would only keep the disk full
                 raise
         return path
+
+    def _until_stopped(self, progress: Progress) -> Progress:
+        """Return a progress that ends what reports to it once all is to end."""
+
+        def told(count: int) -> None:
+            if self.stopped.is_set():
+                raise ImageError(f"{self.wanted.reference}: stopped")
+            progress(count)
+
+        return told
 
     def _one(self, number: int, blob: Descriptor, diff_id: str, chain: str) -> Layer | Unpacked:
         """Return a layer, or what was unpacked if that depends on the layers below.

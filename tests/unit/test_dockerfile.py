@@ -45,6 +45,7 @@ def refused(text: str) -> BuildError:
         ("FROM a of b\n", "1:6: FROM takes an image", ""),
         ("FROM a AS 1b\n", "1:11: 1b can't name a stage", "a letter"),
         ("FROM --platform=lin*x a\n", "1:6: --platform=lin*x is no platform", "linux/amd64"),
+        ("FROM --arg= a\n", "1:6: --arg without a name", "--arg=NAME=VALUE"),
         ("FROM --platform a\n", "1:6: --platform has no value", "--platform=VALUE"),
         ("FROM a\nFROM ${b\n", "2:6: a quote or a brace is not closed", ""),
         ("# escape=x\nFROM a\n", "1:10: the escape character", ""),
@@ -207,8 +208,23 @@ def test_the_caret_points_at_what_is_wrong() -> None:
     assert line[caret.index("^")] == "x"
     assert len(line) <= 80
     failure = refused("FROM a\nEXPOSE \x1b[31m\udcff y")
-    assert failure.hint.isprintable() or "\x1b" not in failure.hint
+    assert "\x1b" not in failure.hint
     assert "\\x1b[31m\\udcff" in failure.hint
+
+
+def test_messages_are_fit_to_be_shown() -> None:
+    failure = refused("FROM a\nF\x1b[31m\udcff\u202e x")
+    assert failure.message == "can't parse: Dockerfile:2:1: there is no instruction F\\x1b[31M\\udcff\\u202e"
+    failure = refused("FROM a\nENV a=b " + "x" * 9999)
+    assert len(failure.message) < 300
+    assert all(len(line) < 300 for line in failure.hint.splitlines())
+
+
+def test_warnings_are_fit_to_be_shown() -> None:
+    file = read("FROM a\nMAINTAINER \x1b[31m\udcff" + "x" * 9999)
+    (remark,) = file.warnings
+    assert "\\x1b[31m\\udcff" in remark.text
+    assert len(remark.text) <= 200
 
 
 def test_places() -> None:

@@ -106,7 +106,9 @@ def test_replacing_is_what_it_is_to_bash(
         ('${x:+"$y"}', "two"),
         ("${path##*/}", "c.tar.gz"),
         ("${path//\\//-}", "-a-b-c.tar.gz"),
-        ("${path/\\/a/\\}}", "}/b/c.tar.gz"),
+        ("${path/\\/a/\\}}", "\\}/b/c.tar.gz"),
+        ("${path/$star/x}", "/a/b/c.tar.gz"),
+        ("${stars/$star/x}", "ax*"),
         ("${path/c*/$x}", "/a/b/one"),
         ("${empty:-d}${empty-d}", "d"),
         ("${x//}".replace("}", "/n}"), "one"),
@@ -114,7 +116,13 @@ def test_replacing_is_what_it_is_to_bash(
     ],
 )
 def test_forms(word: str, wanted: str) -> None:
-    assert value(word, {"x": "one", "y": "two", "empty": "", "path": "/a/b/c.tar.gz"}) == wanted
+    assert (
+        value(
+            word,
+            {"x": "one", "y": "two", "empty": "", "path": "/a/b/c.tar.gz", "star": "\\*", "stars": "a**"},
+        )
+        == wanted
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ ONE, MANY, SWITCH = "one value", "values", "true or false"
 COPYING = {"chown": ONE, "chmod": ONE, "link": SWITCH, "exclude": MANY}
 
 FLAGS = {
-    "FROM": {"platform": ONE},
+    "FROM": {"platform": ONE, "arg": MANY},  # --arg=NAME=VALUE is Charliecloud's: an ARG of the stage
     "RUN": {"mount": MANY, "network": ONE, "security": ONE},
     "COPY": {"from": ONE, "parents": SWITCH, **COPYING},
     "ADD": {"checksum": ONE, "keep-git-dir": SWITCH, "unpack": SWITCH, **COPYING},

@@ -15,18 +15,26 @@ Blocks = tuple[str, ...]
 def blocks_of(pieces: list[tuple[str, bool]]) -> Blocks:
     """Return the blocks of a pattern.
 
-    pieces: its texts, and whether each is quoted, so that stars are stars.
+    pieces: its texts, and whether each is quoted, so that stars are stars. In one that is not, which a variable
+    gave, a backslash quotes.
     """
     blocks = [""]
     for text, quoted in pieces:
-        if quoted:
-            blocks[-1] += text
-        else:
-            first, *others = text.replace("?", ANY).split("*")
-            blocks[-1] += first
-            blocks += others
+        at = 0
+        while not quoted and (found := text.find("\\", at)) >= 0:
+            _append(blocks, text[at:found], quoted=False)
+            _append(blocks, text[found + 1 : found + 2] or "\\", quoted=True)
+            at = found + 2
+        _append(blocks, text[at:], quoted=quoted)
     # Several stars in a row are one.
     return (blocks[0], *(block for block in blocks[1:-1] if block), *blocks[1:][-1:])
+
+
+def _append(blocks: list[str], text: str, *, quoted: bool) -> None:
+    """Add text to blocks."""
+    first, *others = [text] if quoted else text.replace("?", ANY).split("*")
+    blocks[-1] += first
+    blocks += others
 
 
 def trimmed_start(blocks: Blocks, value: str, *, longest: bool) -> str:

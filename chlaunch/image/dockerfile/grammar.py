@@ -41,7 +41,7 @@ QUOTED_WORD: /(?:[^ \t\v\f\r"'@]|@.|@$|"(?:[^"@]|@.)*(?:"|@?$)|'[^']*(?:'|$))+/s
 
 shell: _BLANK? (_shell_word (_BLANK _shell_word)*)? _BLANK?
 _shell_word: HEREDOC | SHELL_WORD
-HEREDOC.3: /[0-9]*<<-?[ \t]*(?:[^ \t\v\f\r"'\\<]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+(?=[ \t\v\f\r]|$)/s
+HEREDOC.3: /[0-9]*<<-?[ \t]*(?:[^ \t\v\f\r"'\\<]|\\[^<]|'[^'<]*'|"(?:[^"\\<]|\\[^<])*")+(?=[ \t\v\f\r]|$)/s
 SHELL_WORD: /(?:\$?\(\((?:[^)]|\)(?!\)))*\)\)|[^ \t\v\f\r"'\\]|\\.|\\$|'[^']*'|"(?:[^"\\]|\\.)*")+/s
 
 heredoc: FILE_NUMBER TABS? _BLANK? (END_PLAIN | END_ESCAPED | END_QUOTED)+
@@ -64,28 +64,35 @@ UNIT: /ns|us|µs|μs|ms|s|m|h/
 """
 
 # A template is text with variables in it. What ends a piece of text depends on where it stands, so the rules
-# come once for each place, X: the top, double quotes, braces, the pattern of ${x/pattern/; and, for the
-# bodies of here-documents, where quotes are plain characters, the last three of them again without quotes.
+# come once for each place, x: the top, double quotes, braces, and the pattern and the new text of
+# ${x/pattern/new}; the latter keeps its backslashes, as it does in BuildKit.
 PLACE = r"""
-X_variable: DOLLAR_NAME                                              -> named
+x_text: x_piece*                                                     -> text
+?x_piece: X_PLAIN -> plain | LONE_DOLLAR -> plain | X_ESCAPED -> escaped | x_variable
+x_variable: DOLLAR_NAME                                              -> named
     | _BRACE INSIDE _CLOSE                                           -> named
-    | _BRACE INSIDE OPERATOR BRACES_text _CLOSE                      -> operated
-    | _BRACE INSIDE REPLACE PATTERN_text _SLASH BRACES_text _CLOSE   -> replaced
-X_text: X_piece*                                                     -> text
-?X_piece: X_PLAIN -> plain | LONE_DOLLAR -> plain | X_ESCAPED -> escaped | X_variable | QUOTES
+    | _BRACE INSIDE OPERATOR braces_text _CLOSE                      -> operated
+    | _BRACE INSIDE REPLACE pattern_text _SLASH new_text _CLOSE      -> replaced
 """
 
-QUOTES = r"""SINGLE -> single | _DOUBLE double_text _DOUBLE -> double"""
+# Where single and double quotes mean something, and what else a backslash is between double ones.
+QUOTES = r"""
+%extend x_piece: SINGLE -> single | _DOUBLE double_text _DOUBLE -> double
+"""
+KEPT = r"""
+%extend double_piece: DOUBLE_KEPT -> plain
+"""
 
-PLACES = (  # name, ending characters, the same as braces and pattern within, has quotes
-    ("top", "", "braces", "pattern", True),
-    ("double", '"', "braces", "pattern", False),
-    ("braces", "}", "braces", "pattern", True),
-    ("pattern", "/", "braces", "pattern", True),
-    ("body", "", "bodybraces", "bodypattern", False),
-    ("bodybraces", "}", "bodybraces", "bodypattern", False),
-    ("bodypattern", "/", "bodybraces", "bodypattern", False),
+# Name, ending characters, whether there are quotes. The first one is where to start. In the bodies of
+# here-documents there are no quotes anywhere.
+PLACES = (
+    ("top", "", True),
+    ("double", '"', False),
+    ("braces", "}", True),
+    ("pattern", "/", True),
+    ("new", "}", True),
 )
+BODY_PLACES = (("body", "", False), ("braces", "}", False), ("pattern", "/", False), ("new", "}", False))
 
 TERMINALS = r"""
 DOLLAR_NAME: /\$(?:[^\W\d]\w*|[0-9]+|[@*#?\-$!])/
@@ -96,6 +103,9 @@ OPERATOR: /:?[-+?]|##?|%%?/
 REPLACE: /\/\/?/
 _CLOSE: "}"
 _SLASH: "/"
+"""
+
+QUOTE_TERMINALS = r"""
 SINGLE: /'[^']*'/
 _DOUBLE: "\""
 """
@@ -143,9 +153,8 @@ def template(text: str, escape: str, maker: Callable[[], Any], *, body: bool) ->
 
     """
     # ANN401 above: what a maker makes is its own affair.
-    return _parsed(
-        _template_parser("\\" if body else escape, maker), "body_text" if body else "top_text", text
-    )
+    parser = _template_parser("\\" if body else escape, maker, BODY_PLACES if body else PLACES)
+    return _parsed(parser, "text", text)
 
 
 def _parsed(parser: Any, start: str, text: str) -> Any:  # noqa: ANN401  a parser of lark, which is not imported yet
@@ -165,41 +174,30 @@ def _pieces_parser(escape: str) -> Any:  # noqa: ANN401  likewise
     """Return the parser of all but templates."""
     from lark import Lark  # noqa: PLC0415  likewise
 
-    starts = [
-        "directive",
-        "instruction",
-        "bare",
-        "words",
-        "quoted_words",
-        "shell",
-        "heredoc",
-        "mount",
-        "duration",
-    ]
+    starts = [line.partition(":")[0] for line in PIECES.splitlines() if line[:1].islower()]
     grammar = PIECES.replace("@", "\\" + escape)
     return Lark(grammar, parser="lalr", start=starts, maybe_placeholders=False)
 
 
 @functools.cache
-def _template_parser(escape: str, maker: Callable[[], Any]) -> Any:  # noqa: ANN401  likewise
+def _template_parser(escape: str, maker: Callable[[], Any], places: tuple[tuple[str, str, bool], ...]) -> Any:  # noqa: ANN401
     """Return the parser of templates, which has a maker's methods called on its way."""
     from lark import Lark  # noqa: PLC0415  likewise
 
-    grammar = [TERMINALS]
     quoted = "\\" + escape
-    for name, ends, braces, pattern, quotes in PLACES:
-        rules = PLACE.replace("BRACES", braces).replace("PATTERN", pattern).replace("X_text", f"{name}_text")
-        rules = rules.replace("X_variable", f"{name}_variable").replace("?X_piece", f"?{name}_piece")
-        rules = rules.replace("X_piece", f"{name}_piece").replace("X_", f"{name.upper()}_")
-        grammar.append(rules.replace("| QUOTES", f"| {QUOTES}" if quotes else ""))
+    grammar = [f"text: {places[0][0]}_text", TERMINALS, QUOTE_TERMINALS if places is PLACES else ""]
+    for name, ends, quotes in places:
+        rules = PLACE + (QUOTES if quotes else "") + (KEPT if name == "double" else "")
+        if name == "new":
+            rules = rules.replace("X_ESCAPED -> escaped", "X_ESCAPED -> plain")
+        grammar.append(rules.replace("x_", f"{name}_").replace("X_", f"{name.upper()}_"))
         # The backslash comes last: lark takes \\" in a regular expression for \".
         stops = ("'\"" if quotes else "") + ends.replace("/", "\\/") + "$" + quoted
         grammar.append(f"{name.upper()}_PLAIN: /[^{stops}]+/s")
         escaped = f'["${quoted}]' if name == "double" else ".?"
         grammar.append(f"{name.upper()}_ESCAPED.2: /{quoted}{escaped}/s")
-    grammar.append(f"DOUBLE_KEPT: /{quoted}/")
-    text = "\n".join(grammar).replace(
-        "DOUBLE_ESCAPED -> escaped", "DOUBLE_ESCAPED -> escaped | DOUBLE_KEPT -> plain"
+    if places is PLACES:
+        grammar.append(f"DOUBLE_KEPT: /{quoted}/")
+    return Lark(
+        "\n".join(grammar), parser="lalr", start="text", transformer=maker(), maybe_placeholders=False
     )
-    starts = ["top_text", "body_text"]
-    return Lark(text, parser="lalr", start=starts, transformer=maker(), maybe_placeholders=False)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from chlaunch.errors import BuildError
+from chlaunch.image.dockerfile.place import said
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -174,4 +175,4 @@ def _quoted(component: str, at: int, where: str) -> str:
 
 def _wrong(component: str, where: str) -> BuildError:
     """Return the failure for a component that is no pattern."""
-    return BuildError(f"{where}: no pattern: {component}", "\\[ is a bracket, \\\\ a backslash")
+    return BuildError(f"{said(where)}: no pattern: {said(component)}", "\\[ is a bracket, \\\\ a backslash")

@@ -84,6 +84,7 @@ def read(data: bytes, name: str) -> Read:
 
     """
     raw = data.removeprefix(BYTE_ORDER_MARK).decode("utf-8", "surrogateescape").split("\n")
+    raw = raw[:-1] if not raw[-1] else raw
     source = Source(name, tuple(line.rstrip("\r") for line in raw))
     if len(data) > FILE_MOST:
         raise source.wrong(1, 1, f"the file is larger than {FILE_MOST} bytes")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from chlaunch.image.dockerfile import checks, flags, lines, reading, stages, syntax
 from chlaunch.image.dockerfile.lines import Statement
-from chlaunch.image.dockerfile.place import Remark
+from chlaunch.image.dockerfile.place import Remark, said
 from chlaunch.image.dockerfile.scope import check_word
 
 FRONTEND = "docker/dockerfile"
@@ -46,8 +46,8 @@ def parse(data: bytes, name: str) -> syntax.Dockerfile:
             "there is no FROM", 0, "FROM IMAGE begins what is built; FROM scratch: of nothing"
         )
     stages.check(found)
-    warnings = [*read.remarks, *_remarks(read, found)]
-    warnings.sort(key=lambda remark: remark.line)
+    remarks = sorted((*read.remarks, *_remarks(read, found)), key=lambda remark: remark.line)
+    warnings = (replace(remark, text=said(remark.text)) for remark in remarks)
     return syntax.Dockerfile(read.directives, tuple(global_args), tuple(found), tuple(warnings))
 
 
@@ -84,7 +84,19 @@ def _stage(statement: Statement, index: int) -> syntax.Stage:
     check_word(words[0], place)
     check_word(platform, place)
     name = checks.stage_name(words[2], place) if words[1:] else ""
-    return syntax.Stage(place, index, words[0], platform, name, ())
+    return syntax.Stage(place, index, words[0], platform, name, _arguments(statement, found.get("arg", [])))
+
+
+def _arguments(statement: Statement, pairs: Sequence[str]) -> tuple[syntax.Instruction, ...]:
+    """Return the ARG that --arg of FROM is."""
+    for pair in pairs:
+        if pair.partition("=")[0] == "":
+            raise statement.place.wrong("--arg without a name", "--arg", "--arg=NAME=VALUE")
+        check_word(pair, statement.place)
+    split = tuple(
+        (name, value if equals else None) for name, equals, value in (pair.partition("=") for pair in pairs)
+    )
+    return (syntax.Arg(statement.place, split),) if pairs else ()
 
 
 def _remarks(read: lines.Read, found: Sequence[syntax.Stage]) -> list[Remark]:
@@ -132,13 +144,11 @@ def _of_statements(statements: Sequence[Statement]) -> list[Remark]:
         line, name, text = statement.place.line, statement.name, statement.text
         owners = [flag.text for flag in statement.flags if flag.text.startswith("--chown=")]
         if any(flag.removeprefix("--chown=") not in ROOT for flag in owners):
-            said = f"{owners[0]}: without privilege all files are yours; ignored, here and below"
-            once.setdefault("chown", Remark(line, said))
+            why = f"{owners[0]}: without privilege all files are yours; ignored, here and below"
+            once.setdefault("chown", Remark(line, why))
         if name == "RUN" and any(flag.text == "--security=insecure" for flag in statement.flags):
-            said = (
-                "--security=insecure: no step gets privileges that you do not have; ignored, here and below"
-            )
-            once.setdefault("security", Remark(line, said))
+            why = "--security=insecure: no step gets privileges that you do not have; ignored, here and below"
+            once.setdefault("security", Remark(line, why))
         if name == "MAINTAINER":
             remarks.append(
                 Remark(line, f'MAINTAINER is deprecated; LABEL org.opencontainers.image.authors="{text}"')

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 from chlaunch.errors import BuildError
 
-# What a terminal shows of a line, around the caret.
+# What a terminal shows of a line, around the caret; and of what is said of it, which may quote any word.
 SHOWN_MOST = 72
+SAID_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,8 @@ class Source:
         start = max(0, min(column - 1 - SHOWN_MOST // 2, len(text) - SHOWN_MOST))
         before, after = _shown(text[start : column - 1]), _shown(text[column - 1 : start + SHOWN_MOST])
         pointed = f"{before}{after}\n{' ' * len(before)}^" if text else ""
-        return BuildError(
-            f"can't parse: {self.name}:{line}:{column}: {why}",
-            "\n".join(part for part in (hint, pointed) if part),
-        )
+        message = f"can't parse: {_shown(self.name)}:{line}:{column}: {said(why)}"
+        return BuildError(message, "\n".join(part for part in (said(hint), pointed) if part))
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,12 @@ class Place:
         first = [(0, line, column + offset - start) for start, line, column in before]
         parts = (*first, *((start - offset, line, column) for start, line, column in kept))
         return Place(self.source, self.line, self.last, self.original[offset:], parts)
+
+
+def said(text: str) -> str:
+    """Return text as a terminal may have it, and not at any length."""
+    shown = _shown(text)
+    return shown if len(shown) <= SAID_MOST else f"{shown[: SAID_MOST - 1]}…"
 
 
 def _shown(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chlaunch.errors import UsageError
 from chlaunch.image.dockerfile import checks, syntax
-from chlaunch.image.dockerfile.place import Place
+from chlaunch.image.dockerfile.place import Place, said
 from chlaunch.image.dockerfile.scope import PREDEFINED, Scope
 
 SCRATCH = "scratch"
@@ -164,4 +164,4 @@ def _target(stages: Sequence[syntax.Stage], target: str) -> int:
     names = [stage.name for stage in stages if stage.name]
     near = difflib.get_close_matches(target.lower()[:40], names, 1)
     hint = f"did you mean {near[0]}?" if near else f"stages with a name: {', '.join(names) or 'none'}"
-    raise UsageError(f"--target: there is no stage {target}", hint)
+    raise UsageError(f"--target: there is no stage {said(target)}", hint)
