@@ -85,7 +85,7 @@ def wanted(root: Root, request: Request) -> Iterator[Wanted]:
     if request.plugin:
         path = f"{request.plugin_directory}/{plugin.NAME}"
         yield Wanted("plugin", path, _content(Path(request.plugin)))
-        yield _line(root, request.configuration, f"required {path} planner={request.planner}")
+        yield _line(root, request.configuration, f"optional {path} planner={request.planner}")
     for script in SCRIPTS:
         if script.part in request.scripts:
             content = _content(_source(request.source, script.part))

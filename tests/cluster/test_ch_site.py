@@ -96,11 +96,14 @@ def installed(cluster: Cluster) -> Iterator[None]:
 
 def test_a_node_without_the_plugin_that_is_required(cluster: Cluster) -> None:
     with installed(cluster):
+        stack = cluster.outside("/etc/slurm/plugstack.conf")
+        stack.write_text(stack.read_text().replace("optional", "required"))
         assert {
             rows["SPANK plugin"]["verdict"] for rows in hosts_of(cluster, "--nodes=n1", code=1).values()
         } == {"ok"}
         with covered(cluster, "n2", "/etc/slurm/lib", "/mnt"):
             hosts = hosts_of(cluster, code=2)
+        stack.write_text(stack.read_text().replace("required", "optional"))
     assert hosts["n1"]["SPANK plugin"]["verdict"] == "ok"
     assert "task 1 launch failed: " in hosts["n2"]["node"]["found"]
     assert "spank_chlaunch.so" in hosts["n2"]["node"]["remedy"]
@@ -108,14 +111,10 @@ def test_a_node_without_the_plugin_that_is_required(cluster: Cluster) -> None:
 
 def test_a_node_without_the_plugin_that_is_optional(cluster: Cluster) -> None:
     with installed(cluster):
-        stack = cluster.outside("/etc/slurm/plugstack.conf")
-        line = stack.read_text()
-        stack.write_text(line.replace("required", "optional"))
         with covered(cluster, "n2", "/etc/slurm/lib", "/mnt"):
             hosts = hosts_of(cluster, code=1)
             rank = cluster.run("srun -N1 -w n2 hostname")
             srun = cluster.run("srun -N1 --ch-image=none hostname", node="n2")
-        stack.write_text(line)
     assert {name: rows["SPANK plugin"]["verdict"] for name, rows in hosts.items()} == {
         "here": "ok",
         "n1": "ok",

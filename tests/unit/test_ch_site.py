@@ -81,7 +81,7 @@ def run(root: Path, tmp_path: Path, real_plugin: Path) -> Callable[..., int]:
 
 def line(path: str = f"/{PLUGIN}") -> bytes:
     """Return what is written to plugstack.conf."""
-    return f"# srun --ch-image; see ch-site(1)\nrequired {path} planner={sys.executable}\n".encode()
+    return f"# srun --ch-image; see ch-site(1)\noptional {path} planner={sys.executable}\n".encode()
 
 
 def test_install_and_uninstall(root: Path, run: Callable[..., int], real_plugin: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_is_written_around_our_line_stays(root: Path, run: Callable[..., in
 def test_our_line_as_an_admin_changed_it(root: Path, run: Callable[..., int]) -> None:
     run("install")
     stack = root / CONF / "plugstack.conf"
-    changed = stack.read_bytes().replace(b"required", b"optional")
+    changed = stack.read_bytes().replace(b"optional", b"required")
     stack.write_bytes(changed)
     before = files(root)
     with pytest.raises(
@@ -192,7 +192,7 @@ def test_our_line_as_an_admin_changed_it(root: Path, run: Callable[..., int]) ->
     assert files(root) == before
     run("install", "--overwrite")
     assert stack.read_bytes().endswith(line())
-    assert b"optional" not in stack.read_bytes()
+    assert b"required" not in stack.read_bytes()
     run("uninstall")
     assert stack.read_bytes() == changed
 
