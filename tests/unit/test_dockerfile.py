@@ -298,6 +298,12 @@ def test_a_program_as_heredoc() -> None:
     assert run.command.argv(("/bin/bash", "-c")) == ("/bin/bash", "-c", run.command.text)
 
 
+def test_tabs_that_a_variable_gave_are_kept() -> None:
+    (copy,) = steps("COPY <<-E /x\n\t\t${V}a\n\tE")
+    assert isinstance(copy, syntax.Copy)
+    assert copy.expanded(Scope(environment={"V": "\t"})).files[0].content == "\ta\n"
+
+
 def test_flags_have_quotes_and_backslashes() -> None:
     (copy,) = steps("""COPY --exclude="a b" --exclude='c'd --exclude=e\\ f --chown=0 x /y""")
     assert isinstance(copy, syntax.Copy)
