@@ -90,6 +90,8 @@ def refused(text: str) -> BuildError:
         ("FROM a\nARG\n", "2:4: ARG without a name", ""),
         ("FROM a\nLABEL a b='\n", "2:11: a quote", ""),
         ("FROM a\nEXPOSE 80 99999\n", "2:11: 99999 is no port", "65535"),
+        ("FROM a\nEXPOSE 8080 80/x 80\n", "2:13: 80/x is no port", ""),
+        ("FROM a\nEXPOSE 8000 0\n", "2:13: 0 is no port", ""),
         ("FROM a\nEXPOSE 9-8\n", "2:8: 9-8 is no port", ""),
         ("FROM a\nEXPOSE 80/icmp\n", "2:8: 80/icmp is no port", ""),
         ("FROM a\nSTOPSIGNAL SIGNOT\n", "2:12: SIGNOT is no signal", "SIGTERM"),
