@@ -90,6 +90,8 @@ def refused(text: str) -> BuildError:
         ("FROM a\nARG\n", "2:4: ARG without a name", ""),
         ("FROM a\nLABEL a b='\n", "2:11: a quote", ""),
         ("FROM a\nEXPOSE 80 99999\n", "2:11: 99999 is no port", "65535"),
+        ("FROM a\nEXPOSE 8080 80/x 80\n", "2:13: 80/x is no port", ""),
+        ("FROM a\nEXPOSE 8000 0\n", "2:13: 0 is no port", ""),
         ("FROM a\nEXPOSE 9-8\n", "2:8: 9-8 is no port", ""),
         ("FROM a\nEXPOSE 80/icmp\n", "2:8: 80/icmp is no port", ""),
         ("FROM a\nSTOPSIGNAL SIGNOT\n", "2:12: SIGNOT is no signal", "SIGTERM"),
@@ -296,6 +298,12 @@ def test_a_program_as_heredoc() -> None:
     assert run.command.alone
     assert run.command.text == "#!/usr/bin/env python3\nprint()\n"
     assert run.command.argv(("/bin/bash", "-c")) == ("/bin/bash", "-c", run.command.text)
+
+
+def test_tabs_that_a_variable_gave_are_kept() -> None:
+    (copy,) = steps("COPY <<-E /x\n\t\t${V}a\n\tE")
+    assert isinstance(copy, syntax.Copy)
+    assert copy.expanded(Scope(environment={"V": "\t"})).files[0].content == "\ta\n"
 
 
 def test_flags_have_quotes_and_backslashes() -> None:

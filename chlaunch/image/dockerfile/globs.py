@@ -15,8 +15,8 @@ Blocks = tuple[str, ...]
 def blocks_of(pieces: list[tuple[str, bool]]) -> Blocks:
     """Return the blocks of a pattern.
 
-    pieces: its texts, and whether each is quoted, so that stars are stars. In one that is not, which a variable
-    gave, a backslash quotes.
+    pieces: its texts, and whether each is quoted, so that stars are stars. In one that is not, which a
+    variable gave, a backslash quotes.
     """
     blocks = [""]
     for text, quoted in pieces:

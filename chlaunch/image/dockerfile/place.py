@@ -8,6 +8,9 @@ from chlaunch.errors import BuildError
 SHOWN_MOST = 72
 SAID_MOST = 200
 
+# What a word, or the value of an option, may stand behind.
+WORD_BEFORE = " \t\v\f\r=,[\"'"
+
 
 @dataclass(frozen=True)
 class Remark:
@@ -64,7 +67,12 @@ class Place:
 
     def find(self, text: str) -> int:
         """Return the offset of a text in the original, after its name; -1 if it is not there."""
-        return self.original.find(text, self.original.find(" ") + 1)
+        start = self.original.find(" ") + 1
+        first = at = self.original.find(text, start)
+        # Rather where a word begins than in the middle of another.
+        while at > 0 and self.original[at - 1] not in WORD_BEFORE:
+            at = self.original.find(text, at + 1)
+        return first if at < 0 else at
 
     def rest(self, offset: int) -> "Place":
         """Return the place of what follows an offset of the original: ONBUILD's instruction."""

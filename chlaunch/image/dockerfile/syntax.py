@@ -352,7 +352,9 @@ def _copied(instruction: Copy | Add, scope: Scope) -> dict[str, Any]:
         "sources": sources,
         "destination": destination,
         "files": tuple(
-            replace(file, body=scope.expand_body(file.body, place), expand=False) if file.expand else file
+            replace(file, body=scope.expand_body(file.content, place), expand=False, strip=False)
+            if file.expand
+            else file
             for file in instruction.files
         ),
         "chown": scope.expand(instruction.chown, place),

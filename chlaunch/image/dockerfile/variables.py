@@ -15,6 +15,8 @@ from chlaunch.image.dockerfile import globs, grammar
 VALUE_MOST = 1 << 20
 # Variables within variables within variables; people write two.
 NESTING_MOST = 32
+# Of words whose templates are kept.
+KEPT_MOST = 1 << 10
 
 # The value of a variable, None if it is not set.
 Lookup = Callable[[str], str | None]
@@ -55,7 +57,6 @@ def needs_expansion(word: str, escape: str) -> bool:
     return any(character in word for character in ("$", "'", '"', escape))
 
 
-@functools.lru_cache(maxsize=1024)
 def template(word: str, escape: str, *, body: bool = False) -> Template:
     """Return the template of a word. body: it is of a here-document, where quotes are like any character.
 
@@ -66,8 +67,17 @@ def template(word: str, escape: str, *, body: bool = False) -> Template:
     """
     if not needs_expansion(word, "\\" if body else escape):
         return (Literal(word),)
+    return _kept(word, escape, body) if len(word) <= KEPT_MOST else _made(word, escape, body)
+
+
+def _made(word: str, escape: str, body: bool) -> Template:  # noqa: FBT001  as the cache wants its arguments
+    """Return the template of a word."""
     made: Template = grammar.template(word, escape, Maker, body=body)
     return made
+
+
+# Each word is read twice: when the file is, and when it gets its value.
+_kept = functools.lru_cache(maxsize=1024)(_made)
 
 
 def value(made: Template, lookup: Lookup) -> str:
