@@ -245,7 +245,7 @@ def killed_at(change: int, work: Callable[[], object]) -> bool:
 
 
 def every_stage(path: Path, work: Callable[[Store], object], check: Callable[[Store], None]) -> int:
-    """Kill work at a hundred stages of it, each time in new storage, and check; return how many there were."""
+    """Kill work at fifty stages of it, each time in new storage, and check; return how many there were."""
 
     def once(change: int) -> bool:
         store = open_store(path / str(change), Silent().say)
@@ -264,7 +264,7 @@ def every_stage(path: Path, work: Callable[[Store], object], check: Callable[[St
 
     most = 1 << 12
     total = bisect.bisect_left(range(1, most), 1, key=lambda change: 0 if once(change) else 1)
-    for change in range(1, total, max(1, total // 100)):
+    for change in range(1, total, max(1, total // 50)):
         assert once(change)
     return total
 
