@@ -110,11 +110,10 @@ def test_a_node_without_the_plugin_that_is_required(cluster: Cluster) -> None:
 
 
 def test_a_node_without_the_plugin_that_is_optional(cluster: Cluster) -> None:
-    with installed(cluster):
-        with covered(cluster, "n2", "/etc/slurm/lib", "/mnt"):
-            hosts = hosts_of(cluster, code=1)
-            rank = cluster.run("srun -N1 -w n2 hostname")
-            srun = cluster.run("srun -N1 --ch-image=none hostname", node="n2")
+    with installed(cluster), covered(cluster, "n2", "/etc/slurm/lib", "/mnt"):
+        hosts = hosts_of(cluster, code=1)
+        rank = cluster.run("srun -N1 -w n2 hostname")
+        srun = cluster.run("srun -N1 --ch-image=none hostname", node="n2")
     assert {name: rows["SPANK plugin"]["verdict"] for name, rows in hosts.items()} == {
         "here": "ok",
         "n1": "ok",
