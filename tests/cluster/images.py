@@ -70,6 +70,9 @@ DEBIAN_IMAGES = {
         ("openmpi-bin", "mpich", "python3", "python3-mpi4py", "python3-venv"),
         {"/opt/mpi4py": (MPI4PY,)},
     ),
+    # What `FROM debian` is made of: see examples/mpi-hello.
+    "debian": Debian("bookworm", ()),
+    "trixie": Debian("trixie", ()),
     # Not for containers: whole systems to run the tests in, with another Slurm. See tests/other-debian.sh.
     "debian13": Debian("trixie", SYSTEM),
     "debian-testing": Debian("testing", SYSTEM),
@@ -159,7 +162,7 @@ def _debian(name: str, contents: Debian) -> Recipe:
         "--quiet",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(contents.packages)}",
+        *([f"--include={','.join(contents.packages)}"] if contents.packages else []),
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",
