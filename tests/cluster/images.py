@@ -99,7 +99,7 @@ class Recipe(NamedTuple):
 
 def image(name: str) -> Path:
     """Return the directory that holds image `name`, which is made first if need be."""
-    recipe = _tiny() if name == "tiny" else _debian(name, DEBIAN_IMAGES[name])
+    recipe = _recipe(name)
     cache = cache_directory()
     path = cache / recipe.directory
     if path.is_dir():
@@ -112,9 +112,18 @@ def image(name: str) -> Path:
     return path
 
 
+def directory_name(name: str) -> str:
+    """Return under which name image `name` is kept: another for another recipe."""
+    return _recipe(name).directory
+
+
 def cache_directory() -> Path:
     """Return where images are kept between runs."""
     return Path(os.environ.get("CHLAUNCH_TEST_CACHE") or "/var/cache/chlaunch-test").absolute()
+
+
+def _recipe(name: str) -> Recipe:
+    return _tiny() if name == "tiny" else _debian(name, DEBIAN_IMAGES[name])
 
 
 def _make(recipe: Recipe, path: Path) -> None:

@@ -23,7 +23,7 @@ class Step:
 
 
 def find(store: Store, key: str) -> tuple[Step, Layer | None] | None:
-    """Return what came of a step; None if it was not done, or its layer has gone. No layer: nothing changed."""
+    """Return what came of a step, and its layer if it has one; None if it was not done, or that has gone."""
     step = _read(_path(store, key))
     if step is None:
         return None
