@@ -156,7 +156,11 @@ def _build(asked: Asked, request: Request) -> int:
     store = asked.store()
     steps = Steps(asked)
     means = Means(
-        asked.events, steps, lambda word, platform: _image(asked, store, word, platform), _fetch(asked)
+        asked.events,
+        steps,
+        lambda word, platform: _image(asked, store, word, platform),
+        _fetch(asked),
+        lambda word, platform: _stored(asked, store, word, platform) is not None,
     )
     image = Builder(store, request, means).build()
     asked.events.say(f"grown in {steps.count} instructions: {image.name} ({time.monotonic() - begun:.1f} s)")
@@ -164,18 +168,23 @@ def _build(asked: Asked, request: Request) -> int:
     return 0
 
 
+def _stored(asked: Asked, store: Store, word: str, platform: Platform) -> StoredImage | None:
+    """Return an image that a Dockerfile names from storage; None if it is to come from its registry."""
+    known = store.image(name_in_storage(str(reference.parse(word)), platform))
+    return None if asked.given["always_download"] else known
+
+
 def _image(asked: Asked, store: Store, word: str, platform: Platform) -> StoredImage:
     """Return an image that a Dockerfile names: from storage, else from its registry."""
-    source = reference.parse(word)
-    name = name_in_storage(str(source), platform)
-    known = store.image(name)
-    if known is not None and not asked.given["always_download"]:
+    known = _stored(asked, store, word, platform)
+    if known is not None:
         return known
     from chlaunch.cli import transfer  # noqa: PLC0415  requests takes 150 ms to load
     from chlaunch.image import pull  # noqa: PLC0415  likewise
 
+    source = reference.parse(word)
     full = source.complete(asked.environment)
-    wanted = pull.Wanted(name, str(full), full.version, platform)
+    wanted = pull.Wanted(name_in_storage(str(source), platform), str(full), full.version, platform)
     with transfer.registry(full, asked) as found:
         return pull.pull(store, found, wanted, asked.events)
 

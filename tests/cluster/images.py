@@ -70,6 +70,9 @@ DEBIAN_IMAGES = {
         ("openmpi-bin", "mpich", "python3", "python3-mpi4py", "python3-venv"),
         {"/opt/mpi4py": (MPI4PY,)},
     ),
+    # What `FROM debian` is made of: see examples/mpi-hello.
+    "debian": Debian("bookworm", ()),
+    "trixie": Debian("trixie", ()),
     # Not for containers: whole systems to run the tests in, with another Slurm. See tests/other-debian.sh.
     "debian13": Debian("trixie", SYSTEM),
     "debian-testing": Debian("testing", SYSTEM),
@@ -96,7 +99,7 @@ class Recipe(NamedTuple):
 
 def image(name: str) -> Path:
     """Return the directory that holds image `name`, which is made first if need be."""
-    recipe = _tiny() if name == "tiny" else _debian(name, DEBIAN_IMAGES[name])
+    recipe = _recipe(name)
     cache = cache_directory()
     path = cache / recipe.directory
     if path.is_dir():
@@ -109,9 +112,18 @@ def image(name: str) -> Path:
     return path
 
 
+def directory_name(name: str) -> str:
+    """Return under which name image `name` is kept: another for another recipe."""
+    return _recipe(name).directory
+
+
 def cache_directory() -> Path:
     """Return where images are kept between runs."""
     return Path(os.environ.get("CHLAUNCH_TEST_CACHE") or "/var/cache/chlaunch-test").absolute()
+
+
+def _recipe(name: str) -> Recipe:
+    return _tiny() if name == "tiny" else _debian(name, DEBIAN_IMAGES[name])
 
 
 def _make(recipe: Recipe, path: Path) -> None:
@@ -159,7 +171,7 @@ def _debian(name: str, contents: Debian) -> Recipe:
         "--quiet",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(contents.packages)}",
+        *([f"--include={','.join(contents.packages)}"] if contents.packages else []),
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",

@@ -42,11 +42,15 @@ ROOT = User("root", 0, "/root")
 
 
 class Options(TypedDict, total=False):
-    """How a command is run: as whom, with which variables beyond a login's, and where (home if not said)."""
+    """How a command is run: as whom, with which variables beyond a login's, and where (home if not said).
+
+    net: in another network namespace, by its file.
+    """
 
     user: str
     env: Mapping[str, str | os.PathLike[str]] | None
     cwd: str | os.PathLike[str] | None
+    net: str | None
 
 
 class Space:
@@ -125,7 +129,7 @@ class Space:
         identity = [f"--reuid={user.uid}", f"--regid={user.uid}", "--init-groups"]
         return subprocess.Popen(
             [
-                *self.enter(),
+                *self.enter(net=options.get("net")),
                 *("setpriv", *identity, *(["--inh-caps=-all"] if user.uid else []), "--"),
                 *("env", "-i", "-C", directory, *(f"{key}={value}" for key, value in variables.items())),
                 *(["sh", "-c", command] if isinstance(command, str) else map(str, command)),

@@ -128,12 +128,15 @@ class Builder:
     def _stage(self, step: stages.Step, plan: stages.Plan) -> tuple[State, Scope]:
         """Return what a stage comes to."""
         stage = step.stage
-        self.means.report.begin(stage.line, stage.place.original, "*" if step.base is not None else ".")
+        platform = _platform(step.platform) or self.request.platform
+        is_here = step.base is not None or step.image == stages.SCRATCH
+        is_here = is_here or self.means.has(step.image, platform)
+        self.means.report.begin(stage.line, stage.place.original, "*" if is_here else ".")
         if step.base is not None:
             state, inherited = self.finished[step.base]
             scope = inherited.child()
         else:
-            state = self.base(step.image, _platform(step.platform) or self.request.platform)
+            state = self.base(step.image, platform)
             variables = dict(row.partition("=")[::2] for row in state.config.environment)
             scope = plan.scope(self.request.given, variables)
         progress = Progress(step, scope, state)

@@ -67,10 +67,12 @@ class Report(Protocol):
 class Means:
     """What a build works with. image: returns an image of a registry or of storage by its reference.
 
-    fetch: brings what is at a URL into a file; checksum: ``sha256:…`` or empty.
+    fetch: brings what is at a URL into a file; checksum: ``sha256:…`` or empty. has: says whether image would
+    find it in storage.
     """
 
     events: Events
     report: Report
     image: Callable[[str, Platform], StoredImage]
     fetch: Callable[[str, Path, str], None]
+    has: Callable[[str, Platform], bool] = lambda _reference, _platform: False

@@ -22,11 +22,13 @@ class Step:
     made: float
 
 
-def find(store: Store, key: str) -> tuple[Step, Layer] | None:
-    """Return what came of a step; None if it was not done, or its layer has gone."""
+def find(store: Store, key: str) -> tuple[Step, Layer | None] | None:
+    """Return what came of a step, and its layer if it has one; None if it was not done, or that has gone."""
     step = _read(_path(store, key))
-    layer = None if step is None else store.layer(step.layer)
-    return None if step is None or layer is None else (step, layer)
+    if step is None:
+        return None
+    layer = store.layer(step.layer) if step.layer else None
+    return None if step.layer and layer is None else (step, layer)
 
 
 def remember(store: Store, step: Step) -> None:
