@@ -131,9 +131,14 @@ cannot_hello() { # WHY
 
 group_bench() {
 	need strace has strace
-	need charliecloud test -x /usr/bin/ch-run
+	need charliecloud test -x /usr/bin/ch-run -a -x /usr/bin/ch-image
 	need crun has crun
 	need bubblewrap has bwrap
+	need docker-registry has docker-registry
+	need openssl has openssl
+	need skopeo has skopeo
+	need umoci has umoci
+	need zstd has zstd
 }
 
 # invoke-rc.d and deb-systemd-invoke ask policy-rc.d before they start anything; 101 means "don't". One that is

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tests/cluster"))  # tests are not a package
+sys.path[:0] = [
+    str(CHECKOUT / "tests" / name) for name in ("cluster", "images", "registry/servers")
+]  # no package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
