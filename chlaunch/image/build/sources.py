@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from chlaunch.errors import BuildError
 from chlaunch.image.dockerfile import ignore
 from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.place import Place
@@ -88,20 +89,33 @@ def found(origin: Origin, wanted: Wanted, place: Place) -> list[Found]:
 def entries(
     origin: Origin, parts: Parts, status: os.stat_result, names: Parts, excludes: Sequence[str]
 ) -> Iterator[Entry]:
-    """Give a source with all that is below it, directories before what is in them, sorted."""
+    """Give a source with all that is below it, directories before what is in them, sorted.
+
+    Raises:
+        BuildError: part of it can't be read.
+
+    """
     unwanted = ignore.of_patterns(excludes) if excludes else Ignore()
-    yield from _walk(origin, parts, status, names, (unwanted, len(parts)))
+    try:
+        yield from _walk(origin, parts, status, names, (unwanted, len(parts)))
+    except OSError as error:
+        raise _unreadable(origin, error) from error
 
 
 def digest(rows: Sequence[Entry]) -> str:
-    """Return the digest of what entries bring. Times are no part of it: they say nothing of the content."""
+    """Return the digest of what entries bring. Times are no part of it: they say nothing of the content.
+
+    Raises:
+        BuildError: a file can't be read.
+
+    """
     total = hashlib.sha256()
     for row in rows:
         kind, what = stat.S_IFMT(row.mode), b""
         if stat.S_ISLNK(row.mode):
             what = os.fsencode(row.origin.tree.target(row.parts))
         elif stat.S_ISREG(row.mode):
-            what = hashlib.sha256(row.content).digest() if row.content is not None else _digest_file(row)
+            what = _digest_file(row) if row.content is None else hashlib.sha256(row.content).digest()
         name = "/".join(row.names).encode("utf-8", "surrogateescape")
         total.update(
             b"%d %o %d %s %d %s\n" % (kind, stat.S_IMODE(row.mode), len(name), name, len(what), what)
@@ -169,10 +183,21 @@ def _is_left_out(origin: Origin, path: str, status: os.stat_result) -> bool:
 
 def _digest_file(row: Entry) -> bytes:
     total = hashlib.sha256()
-    with row.open() as file:
-        while piece := file.read(READ_SIZE):
-            total.update(piece)
+    try:
+        with row.open() as file:
+            while piece := file.read(READ_SIZE):
+                total.update(piece)
+    except OSError as error:
+        raise _unreadable(row.origin, error) from error
     return total.digest()
+
+
+def _unreadable(origin: Origin, error: OSError) -> BuildError:
+    """Return the failure to read what is to be copied."""
+    why = error.strerror or "?"
+    return BuildError(
+        f"can't read {origin.shown}: {error.filename}: {why}", "chmod, or list it in .dockerignore"
+    )
 
 
 def _parts(path: str) -> Parts:
