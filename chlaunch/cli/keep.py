@@ -22,14 +22,14 @@ TEMPORARY = "/var/tmp"  # noqa: S108  that is its purpose
 def delete(asked: Asked) -> int:
     """Delete images."""
     store = asked.store()
-    for name in keeping.delete(store, asked.given["globs"]):
+    for name in keeping.delete(store, asked.given["globs"], asked.events.say):
         asked.events.say(f"deleted: {name} (until ch-image gc: ch-image undelete {name})")
     return 0
 
 
 def undelete(asked: Asked) -> int:
     """Bring one back."""
-    keeping.undelete(asked.store(), asked.given["image"])
+    keeping.undelete(asked.store(), asked.given["image"], asked.events.say)
     return 0
 
 

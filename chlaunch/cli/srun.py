@@ -7,6 +7,7 @@ where all was done. It counts where the exit code is 0; otherwise srun ends with
 has been said.
 """
 
+import _thread
 import os
 import sys
 import threading
@@ -239,7 +240,11 @@ def working() -> Iterator[None]:
 
     def tell() -> None:
         while not done.wait(SIGN_EVERY):
-            os.write(ANSWER_FD, b"\0")
+            try:
+                os.write(ANSWER_FD, b"\0")
+            except OSError:  # srun has gone
+                _thread.interrupt_main()
+                return
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()

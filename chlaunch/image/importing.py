@@ -130,7 +130,8 @@ def _copied(directory: Path, tree: Path, importing: Importing) -> Unpacked:
             try:
                 pack(directory, stream)
             except ChlaunchError as error:
-                failures.append(error)
+                if not isinstance(error.__cause__, BrokenPipeError):  # who reads has given up, and says why
+                    failures.append(error)
 
     sender = threading.Thread(target=send)
     sender.start()

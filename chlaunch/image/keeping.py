@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +12,7 @@ from chlaunch.errors import ImageError, StorageError
 from chlaunch.image.locks import Say
 from chlaunch.image.manifest import Manifest, parse
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Store, StoredImage, file_name, replace, word
+from chlaunch.image.store import Store, StoredImage, file_name, word
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def usage(store: Store, area: str = "images") -> list[Use]:
     ]
 
 
-def delete(store: Store, globs: tuple[str, ...]) -> list[str]:
+def delete(store: Store, globs: tuple[str, ...], say: Say) -> list[str]:
     """Move images out of the way, and return their names; undelete() brings them back until gc.
 
     globs: as shells have them (fnmatch(3)), which match names as they are listed.
@@ -67,29 +68,33 @@ def delete(store: Store, globs: tuple[str, ...]) -> list[str]:
         if not found:
             raise ImageError(f"no image matches: {glob}", "ch-image list")
         chosen.extend(name for name in found if name not in chosen)
-    with store.work() as work:
+    with store.using(say, "deleting"), store.work() as work:
         for number, name in enumerate(chosen):
-            path = store.path / "images" / file_name(name)
-            replace(path, store.path / "deleted" / file_name(name), work / str(number))
-            # Where a deleted image of that name was, it has changed places with this one.
-            if path.exists():
-                path.rename(work / f"{number}-older")
+            deleted = store.path / "deleted" / file_name(name)
+            with suppress(FileNotFoundError):
+                deleted.rename(work / str(number))
+            with suppress(FileNotFoundError):  # another command was faster
+                (store.path / "images" / file_name(name)).rename(deleted)
     return chosen
 
 
-def undelete(store: Store, name: str) -> None:
+def undelete(store: Store, name: str, say: Say) -> None:
     """Bring a deleted image back.
 
     Raises:
         ImageError: there is none, or there is an image of that name.
 
     """
-    path = store.path / "deleted" / file_name(name)
-    if store.image(name, "deleted") is None:
-        raise ImageError(f"no deleted image: {name}", "ch-image list --undeletable")
-    if (store.path / "images" / file_name(name)).exists():
-        raise ImageError(f"image exists: {name}", f"first: ch-image delete {name}")
-    path.rename(store.path / "images" / file_name(name))
+    with store.using(say, f"undeleting {name}"):
+        if store.image(name, "deleted") is None:
+            raise ImageError(f"no deleted image: {name}", "ch-image list --undeletable")
+        target = store.path / "images" / file_name(name)
+        try:
+            (store.path / "deleted" / file_name(name)).rename(target)
+        except OSError as error:
+            if not target.exists():
+                raise
+            raise ImageError(f"image exists: {name}", f"first: ch-image delete {name}") from error
 
 
 def collect(store: Store, say: Say) -> int:
@@ -119,10 +124,10 @@ def reset(store: Store, say: Say) -> None:
     """
     with store.using(say, "removing everything", alone=True):
         try:
+            # Without it, the next command makes what is missing. The lock stays: others may wait for it.
+            (store.path / "version").unlink(missing_ok=True)
             for name in ("images", "layers", "deleted", "cache", "l", "blobs", "tmp", "locks"):
                 remove_tree(store.path / name)
-            (store.path / "version").unlink(missing_ok=True)
-            (store.path / "lock").unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"can't remove: {error.filename}: {os.strerror(error.errno or 0)}", "remove it by hand"
@@ -147,10 +152,12 @@ def _idle(store: Store) -> Iterator[Path]:
     """Give the files and directories of storage that no image needs, and no deleted one."""
     images = [*store.images(), *store.images("deleted")]
     keys = {layer.key for image in images for layer in image.layers}
-    shorts = {layer.short for image in images for layer in image.layers}
+    shorts = store.shorts()
     blobs = {digest.partition(":")[2] for image in images for digest in _digests(store, image)}
     for path in (store.path / "layers").iterdir():
-        if path.name.partition(".")[0] not in keys:
+        key = path.name.partition(".")[0]
+        layer = None if key in keys else store.layer(key)
+        if key not in keys and (layer is None or layer.short not in shorts):
             yield path
     for path in (store.path / "l").iterdir():
         if path.name not in shorts:
@@ -164,9 +171,10 @@ def _idle(store: Store) -> Iterator[Path]:
 def _digests(store: Store, image: StoredImage) -> Iterator[str]:
     """Give the digests of the blobs that an image is pushed with."""
     if image.manifest:
-        parsed = parse(image.manifest, "", image.name)
-        if isinstance(parsed, Manifest):
-            yield from (blob.digest for blob in parsed.layers)
+        with suppress(ImageError):
+            parsed = parse(image.manifest, "", image.name)
+            if isinstance(parsed, Manifest):
+                yield from (blob.digest for blob in parsed.layers)
     for layer in image.layers:
         archive = store.archive(layer.key)
         if archive is not None:

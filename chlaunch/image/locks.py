@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from chlaunch.errors import StorageError
@@ -19,17 +20,28 @@ HOLDER_MOST = 200
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait. seconds: None for as long as a holder lives. stopped: it has no use any more."""
+
+    seconds: float | None = None
+    stopped: Callable[[], bool] = lambda: False
+
+
+ENDLESS = Patience()
+
+
 @contextmanager
 def held(
-    path: Path, why: str, say: Say, *, shared: bool = False, deadline: float | None = None
+    path: Path, why: str, say: Say, *, shared: bool = False, patience: Patience = ENDLESS
 ) -> Iterator[bool]:
-    """Hold a lock on the file at path, which is made if it is not there; False if the deadline passed first.
+    """Hold a lock on the file at path, which is made if it is not there; False if patience ended first.
 
     why: what others who wait are told, a phrase such as "downloading sha256:12ab". say: is told once whom
-    this waits for. deadline: seconds to wait; without one it waits as long as the holder lives.
+    this waits for.
 
     Raises:
-        StorageError: the file can't be made or opened.
+        StorageError: the file can't be made, opened or locked; or waiting was stopped.
 
     """
     try:
@@ -37,12 +49,23 @@ def held(
     except OSError as error:
         raise StorageError(f"can't open lock: {path}: {os.strerror(error.errno or 0)}") from error
     try:
-        got = _wait(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, say, deadline)
+        try:
+            got = _wait(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, say, patience)
+        except OSError as error:
+            raise StorageError(
+                f"can't lock: {path}: {os.strerror(error.errno or 0)}",
+                "this file system may have no locks (Lustre: mount -o flock); choose another",
+            ) from error
         if got and not shared:
             with suppress(OSError):  # on a full disk nobody is told for whom they wait
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, {why}\n".encode(), 0)
-        yield got
+        try:
+            yield got
+        finally:
+            if got and not shared:
+                with suppress(OSError):
+                    os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -59,14 +82,16 @@ def is_free(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _wait(descriptor: int, kind: int, say: Say, deadline: float | None) -> bool:
-    """Take a lock; False if it can't be had before the deadline."""
+def _wait(descriptor: int, kind: int, say: Say, patience: Patience) -> bool:
+    """Take a lock; False if it can't be had in time."""
     begun = time.monotonic()
     said = False
     while not _take(descriptor, kind):
         waited = time.monotonic() - begun
-        if deadline is not None and waited >= deadline:
+        if patience.seconds is not None and waited >= patience.seconds:
             return False
+        if patience.stopped():
+            raise StorageError("stopped while waiting for another command")
         if not said and waited >= SAY_AFTER:
             holder = os.pread(descriptor, HOLDER_MOST, 0).decode(errors="replace").partition("\n")[0]
             say(f"waiting for {holder if holder.isprintable() and holder else 'another command'}")

@@ -30,6 +30,9 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
+# What Go calls architectures, variants and systems; it is shown on terminals.
+PLATFORM = re.compile(r"[A-Za-z0-9._-]{0,32}")
+
 # Registries take no manifests beyond 4 MiB (OCI Distribution Specification, "Pushing Manifests").
 MANIFEST_MOST = 4 << 20
 CONFIG_MOST = 8 << 20
@@ -236,11 +239,7 @@ def parse_config(raw: bytes, shown: str) -> Config:
     if not (isinstance(labels, dict) and isinstance(volumes, dict) and isinstance(history, list)):
         raise ImageError(f"{shown}: Labels and Volumes are objects, history is an array")
     return Config(
-        Platform(
-            _text(said, "architecture", shown),
-            _text(said, "variant", shown),
-            _text(said, "os", shown) or "linux",
-        ),
+        _platform(said, shown),
         _words(run, "Env", shown) or (),
         _words(run, "Entrypoint", shown),
         _words(run, "Cmd", shown),
@@ -253,32 +252,6 @@ def parse_config(raw: bytes, shown: str) -> Config:
         tuple(row for row in history if isinstance(row, dict)),
         said,
         raw,
-    )
-
-
-def select(index: Index, wanted: Platform, shown: str) -> Descriptor:
-    """Return the manifest of an index that is for a platform. The first of several that are the same.
-
-    Attestations and signatures, which have platforms of their own (``unknown``), are never meant. A variant
-    that was not asked for does not matter, except that none is better than any.
-
-    Raises:
-        ImageError: there is none; says for which there are.
-
-    """
-    images = [row for row in index.manifests if _is_image(row)]
-    for fits in (_same, _same_usual, _same_architecture):
-        for row in images:
-            if row.platform is not None and fits(row.platform, wanted):
-                return row
-    if len(images) == 1 and images[0].platform is None:
-        return images[0]
-    known = (
-        ", ".join(sorted({str(row.platform) for row in images if row.platform is not None})) or "none named"
-    )
-    raise ImageError(
-        f"{shown}: no image for {wanted.os}/{wanted}; there are: {known}",
-        "choose one of them with --arch; it will run only where the machine can (binfmt_misc)",
     )
 
 
@@ -298,28 +271,6 @@ def dump(said: object) -> bytes:
     """Return JSON that is the same for the same content."""
     return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
         "utf-8", "surrogateescape"
-    )
-
-
-def _is_image(row: Descriptor) -> bool:
-    """Say whether a row of an index is an image's (attestations: BuildKit's docs/attestations)."""
-    reference = row.annotations.get("vnd.docker.reference.type", "")
-    unknown = row.platform is not None and "unknown" in (row.platform.os, row.platform.architecture)
-    return row.media_type in MANIFESTS and not reference and not unknown
-
-
-def _same(have: Platform, want: Platform) -> bool:
-    return have == want
-
-
-def _same_usual(have: Platform, want: Platform) -> bool:
-    return have.usual == want.usual
-
-
-def _same_architecture(have: Platform, want: Platform) -> bool:
-    """Say whether only the one has a variant. arm has machines that run one and not the other: v6 not v7."""
-    return (have.os, have.architecture) == (want.os, want.architecture) and (
-        not want.variant or not have.variant or have.variant < want.variant
     )
 
 
@@ -358,12 +309,20 @@ def _descriptor(row: object, shown: str) -> Descriptor:
     place = row.get("platform")
     platform = None
     if isinstance(place, dict):
-        platform = Platform(
-            _text(place, "architecture", shown), _text(place, "variant", shown), _text(place, "os", shown)
-        )
+        platform = _platform(place, shown)
     notes = row.get("annotations")
     annotations = {str(name): str(text) for name, text in notes.items()} if isinstance(notes, dict) else {}
     return Descriptor(_text(row, "mediaType", shown), digest, size, platform, annotations)
+
+
+def _platform(said: Mapping[str, Any], shown: str) -> Platform:
+    """Return the platform that a JSON object names."""
+    words = [_text(said, name, shown) for name in ("architecture", "variant", "os")]
+    if not all(PLATFORM.fullmatch(word) for word in words):
+        raise ImageError(
+            f"{shown}: not the names of a platform: {ascii(words)[:100]}", "do not trust this image"
+        )
+    return Platform(words[0], words[1], words[2] or "linux")
 
 
 def _kind(kind: str, known: Sequence[str], default: str, shown: str) -> str:

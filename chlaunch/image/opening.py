@@ -32,27 +32,8 @@ def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
         StorageError: it is something else, belongs to somebody else, or has a version that is not known here.
 
     """
-    if create:
-        try:
-            path.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"can't make storage directory: {path}: {os.strerror(error.errno or 0)}",
-                ELSEWHERE,
-            ) from error
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
+    if not _is_directory(path, create=create):
         return None
-    if status.st_uid != os.geteuid() and (
-        stat.S_ISLNK(status.st_mode) or path.parent.stat().st_mode & 0o1002
-    ):
-        raise StorageError(
-            f"storage directory belongs to user {status.st_uid}: {path}",
-            "anybody may make one there; choose another place with --storage or CH_IMAGE_STORAGE",
-        )
-    if not path.is_dir():
-        raise StorageError(f"storage is not a directory: {path}", "choose another place with --storage")
     store = Store(path)
     version = _version(path)
     if version is None:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from chlaunch.errors import ConfigError, StorageError
 from chlaunch.image import locks
-from chlaunch.image.locks import Say
+from chlaunch.image.locks import Patience, Say
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-MODE_DIRECTORY = 0o755
+# Images may be private, and only their owner runs what is in the owner's own cache.
+MODE_DIRECTORY, MODE_OTHERS = 0o700, 0o644
 
 
 def users_directory(environment: Mapping[str, str]) -> Path:
@@ -107,7 +108,7 @@ def publish(
 
     """
     owners = frozenset((os.geteuid(),))
-    with locks.held(directory / f".{name}.lock", f"fetching {name}", say, deadline=deadline) as got:
+    with locks.held(directory / f".{name}.lock", f"fetching {name}", say, patience=Patience(deadline)) as got:
         if not got:
             say(f"waited for {deadline:.0f} s: fetching {name} here too")
         found = find(directory, name, owners)
@@ -124,7 +125,10 @@ def publish(
             ) from error
         try:
             make(Path(temporary))
-            Path(temporary).chmod(0o644)
+            with Path(temporary).open("rb+") as file:
+                if directory.stat().st_mode & stat.S_IROTH:
+                    os.fchmod(file.fileno(), MODE_OTHERS)
+                os.fsync(file.fileno())
             Path(temporary).rename(directory / name)
         finally:
             with contextlib.suppress(FileNotFoundError):

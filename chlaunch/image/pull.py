@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chlaunch.errors import ImageError, StorageError
 from chlaunch.image import flatten, top
+from chlaunch.image.choosing import select
 from chlaunch.image.events import Events
 from chlaunch.image.manifest import (
     CONFIG_MOST,
@@ -27,8 +28,8 @@ from chlaunch.image.manifest import (
     host_platform,
     parse,
     parse_config,
-    select,
 )
+from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Layer, Record, Store, StoredImage
 from chlaunch.image.unpack import Limits, Unpacked, settle, unpack
 
@@ -270,12 +271,23 @@ class Fetch:
         It may be in storage under either key. Whoever has the claim waits for nobody.
         """
         key = _key(diff_id)
-        with self.store.claim(blob.digest, f"fetching layer {_brief(blob.digest)}", self.events.say):
+        why = f"fetching layer {_brief(blob.digest)}"
+        with self.store.claim(blob.digest, why, self.events.say, self.stopped.is_set):
             known = self.store.layer(key) or self.store.layer(chain)
+            was_there = self.store.blob(blob.digest).exists()
             self.download(blob)
             if known is not None:
                 return known
-            unpacked = self._unpack(number, blob, diff_id, overlay=True)
+            try:
+                unpacked = self._unpack(number, blob, diff_id, overlay=True)
+            except ImageError:
+                if not was_there:
+                    raise
+                # The blob in storage may be damaged: a machine lost power, a disk is bad.
+                self.store.blob(blob.digest).unlink()
+                remove_tree(self.work / str(number))
+                self.download(blob)
+                unpacked = self._unpack(number, blob, diff_id, overlay=True)
             if unpacked.links_below or unpacked.implied:
                 return unpacked
             return self.store.add_layer(self.work / str(number), _layer(key, unpacked))
@@ -357,7 +369,8 @@ def full(error: OSError, path: Path) -> StorageError:
         return StorageError(
             f"no room in storage: {path}: {why}", "ch-image gc, or choose another place with --storage"
         )
-    return StorageError(f"can't write storage: {error.filename or path}: {why}", "is it on a read-only disk?")
+    hint = "it is on a read-only disk; choose another with --storage" if error.errno == errno.EROFS else ""
+    return StorageError(f"can't write storage: {error.filename or path}: {why}", hint)
 
 
 def _key(diff_id: str) -> str:

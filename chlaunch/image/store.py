@@ -22,22 +22,24 @@ directory has user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
 
 import base64
 import ctypes
+import errno
 import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chlaunch.errors import StorageError
 from chlaunch.image import locks
-from chlaunch.image.locks import Say
+from chlaunch.image.locks import Patience, Say
 from chlaunch.image.manifest import OCI_LAYER, Descriptor
 from chlaunch.image.removal import remove_tree
+from chlaunch.trees import LAYER
 
 # As few characters as tell a layer from the others: mount(2) reads one page of options.
 SHORT_LEAST, SHORT_MOST = 4, 16
@@ -45,7 +47,12 @@ SHORT_LEAST, SHORT_MOST = 4, 16
 RECORD_MOST = 1 << 20
 
 # Seconds.
-MOMENT = 5
+MOMENT, LONG = 5, 3600
+
+# What rename(2) says where there is a directory of that name.
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+
+AREAS = ("images", "deleted")
 
 # renameat2(2): both names are there at any time.
 RENAME_EXCHANGE = 2
@@ -120,10 +127,17 @@ class Store:
             yield
 
     @contextmanager
-    def claim(self, digest: str, why: str, say: Say) -> Iterator[None]:
-        """Be the only one who downloads and unpacks a blob. Holders must not wait for other blobs."""
+    def claim(
+        self, digest: str, why: str, say: Say, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
+        """Be the only one who downloads and unpacks a blob. Holders must not wait for other blobs.
+
+        Raises:
+            StorageError: stopped says so while this waits.
+
+        """
         bucket = digest.partition(":")[2][:2] or "00"
-        with locks.held(self.path / "locks" / bucket, why, say):
+        with locks.held(self.path / "locks" / bucket, why, say, patience=Patience(stopped=stopped)):
             yield
 
     @contextmanager
@@ -140,9 +154,11 @@ class Store:
     def sweep(self) -> None:
         """Remove what killed commands have left in tmp."""
         for path in (self.path / "tmp").iterdir():
-            # What is not locked yet is a moment old, its maker between two system calls.
-            if locks.is_free(path / "lock") and _age(path) > MOMENT:
-                remove_tree(path)
+            # Files, and what has no lock yet, are a moment old, but clocks differ between nodes.
+            patience = MOMENT if (path / "lock").exists() else LONG
+            if locks.is_free(path / "lock") and _age(path) > patience:
+                with suppress(StorageError):  # another node may have it open, or another user made it
+                    remove_tree(path)
 
     def blob(self, digest: str) -> Path:
         """Return where the blob is, if it is there."""
@@ -154,11 +170,8 @@ class Store:
 
     def layer(self, key: str) -> Layer | None:
         """Return the layer; None if there is none."""
-        said = load(self.path / "layers" / f"{key}.json")
-        if said is None:
-            return None
-        layer = Layer(**said)
-        return layer if self.tree(layer).is_dir() else None
+        layer = _layer(load(self.path / "layers" / f"{key}.json") or {})
+        return layer if layer is not None and self.tree(layer).is_dir() else None
 
     def tree(self, layer: Layer) -> Path:
         """Return where a layer is unpacked."""
@@ -179,8 +192,10 @@ class Store:
             if not place.exists():
                 try:
                     tree.rename(place)
-                except OSError:  # somebody was faster
-                    continue
+                except OSError as error:
+                    if error.errno not in TAKEN:
+                        raise
+                    continue  # somebody was faster
                 break
         else:
             raise StorageError(f"can't name layer: {layer.key}", "ch-image gc")
@@ -190,10 +205,11 @@ class Store:
 
     def archive(self, key: str) -> tuple[Descriptor, str] | None:
         """Return the blob that a layer was made into and its diff ID; None if there is none."""
-        said = load(self.path / "layers" / f"{key}.archive.json")
-        if said is None or not self.blob(said["digest"]).exists():
+        said = load(self.path / "layers" / f"{key}.archive.json") or {}
+        digest, size, diff_id = said.get("digest"), said.get("size"), said.get("diff_id")
+        if not (isinstance(digest, str) and isinstance(size, int) and isinstance(diff_id, str)):
             return None
-        return Descriptor(OCI_LAYER, said["digest"], said["size"]), said["diff_id"]
+        return (Descriptor(OCI_LAYER, digest, size), diff_id) if self.blob(digest).exists() else None
 
     def set_archive(self, key: str, blob: Descriptor, diff_id: str) -> None:
         """Remember which blob a layer was made into."""
@@ -216,18 +232,24 @@ class Store:
     def image(self, name: str, area: str = "images") -> StoredImage | None:
         """Return the image of that name; None if there is none, or it is damaged. area: images or deleted."""
         path = self.path / area / file_name(name)
-        said = load(path / "image.json")
-        if said is None:
-            return None
-        try:
-            record = Record(**{**said, "keys": tuple(said["keys"])})
-        except (TypeError, KeyError):
+        record = _record(load(path / "image.json") or {})
+        if record is None:
             return None
         layers = [self.layer(key) for key in (*record.keys, *((record.top,) if record.top else ()))]
         found = tuple(layer for layer in layers if layer is not None)
         if len(found) != len(layers):
             return None
         return StoredImage(name, path, record, found, tuple(self.tree(layer) for layer in found))
+
+    def shorts(self) -> set[str]:
+        """Return the names of the layers that any image has, also a deleted one, or one not understood here.
+
+        Raises:
+            StorageError: one can't be read.
+
+        """
+        lists = [path / "layers" for area in AREAS for path in (self.path / area).iterdir()]
+        return {short for path in lists for short in read(path).decode(errors="replace").split("\n") if short}
 
     def images(self, area: str = "images") -> list[StoredImage]:
         """Return all images, by name."""
@@ -288,7 +310,11 @@ def replace(new: Path, place: Path, old: Path) -> None:
         )
         if swapped != 0:
             place.rename(old)
-            new.rename(place)
+            try:
+                new.rename(place)
+            except OSError:
+                old.rename(place)
+                raise
 
 
 def _shorts(key: str) -> Iterator[str]:
@@ -299,22 +325,52 @@ def _shorts(key: str) -> Iterator[str]:
 
 
 def read(path: Path) -> bytes:
-    """Return what a small file has; nothing if it is not there."""
+    """Return what a small file has; nothing if it is not there.
+
+    Raises:
+        StorageError: it is there, and can't be read: what is not known must not be taken for not there.
+
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(RECORD_MOST * 16)
+    except (FileNotFoundError, NotADirectoryError):
         return b""
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(RECORD_MOST * 16)
+    except OSError as error:
+        raise StorageError(f"can't read storage: {path}: {os.strerror(error.errno or 0)}") from error
 
 
 def load(path: Path) -> dict[str, Any] | None:
     """Return a JSON object; None if there is none."""
     try:
         said = json.loads(read(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
+
+
+def _layer(said: Mapping[str, Any]) -> Layer | None:
+    """Return the layer that a record is of; None if it makes no sense."""
+    try:
+        layer = Layer(**said)
+    except TypeError:
+        return None
+    texts = (layer.key, layer.short, layer.diff_id)
+    numbers = (layer.size, layer.members)
+    fine = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
+    return layer if fine and LAYER.fullmatch(layer.short) and isinstance(layer.dropped, dict) else None
+
+
+def _record(said: Mapping[str, Any]) -> Record | None:
+    """Return the record of an image; None if it makes no sense."""
+    try:
+        record = Record(**{**said, "keys": tuple(said["keys"])})
+    except (TypeError, KeyError):
+        return None
+    texts = (record.reference, record.digest, record.platform, record.top, *record.keys)
+    fine = all(isinstance(text, str) for text in texts) and isinstance(record.made, (int, float))
+    return record if fine else None
 
 
 def _age(path: Path) -> float:

@@ -134,25 +134,25 @@ def test_delete_and_undelete(store: Store, source: Layout) -> None:
     get(store, source)
     get(store, source, "other")
     with pytest.raises(ImageError, match=r"no image matches: nosuch\*"):
-        keeping.delete(store, ("small*", "nosuch*"))
+        keeping.delete(store, ("small*", "nosuch*"), Silent().say)
     assert len(store.images()) == 2
-    assert keeping.delete(store, ("sm*:?",)) == ["small:1"]
+    assert keeping.delete(store, ("sm*:?",), Silent().say) == ["small:1"]
     assert [image.name for image in store.images()] == ["other"]
     assert [image.name for image in store.images("deleted")] == ["small:1"]
-    keeping.undelete(store, "small:1")
+    keeping.undelete(store, "small:1", Silent().say)
     assert [image.name for image in store.images()] == ["other", "small:1"]
     with pytest.raises(ImageError, match="no deleted image"):
-        keeping.undelete(store, "small:1")
+        keeping.undelete(store, "small:1", Silent().say)
 
 
 def test_deleted_twice(store: Store, source: Layout) -> None:
     for _ in range(2):
         get(store, source)
-        keeping.delete(store, ("small:1",))
+        keeping.delete(store, ("small:1",), Silent().say)
     assert store.images() == []
     get(store, source)
     with pytest.raises(ImageError, match="image exists"):
-        keeping.undelete(store, "small:1")
+        keeping.undelete(store, "small:1", Silent().say)
 
 
 def test_what_gc_removes(store: Store, source: Layout, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_gc_removes(store: Store, source: Layout, tmp_path: Path) -> None:
     layout(tmp_path / "layout", [BASE, {"opt/z": b"z" * 5000}], name="2")
     get(store, source, "small:2", "2")
     before = seen(store, "small:2")
-    keeping.delete(store, ("small:1",))
+    keeping.delete(store, ("small:1",), Silent().say)
     assert keeping.room(store).deleted > 0
     assert keeping.collect(store, Silent().say) > 0
     assert keeping.room(store).deleted == 0
@@ -172,7 +172,10 @@ def test_what_gc_removes(store: Store, source: Layout, tmp_path: Path) -> None:
 def test_reset(store: Store, source: Layout) -> None:
     get(store, source)
     keeping.reset(store, Silent().say)
-    assert list(store.path.iterdir()) == []
+    assert [path.name for path in store.path.iterdir()] == ["lock"]
+    again = open_store(store.path, Silent().say)
+    assert again is not None
+    assert again.images() == []
 
 
 def test_foreign_directories(tmp_path: Path) -> None:

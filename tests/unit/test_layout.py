@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from chlaunch.errors import ImageError
 from chlaunch.image import archive, layout, manifest
 from chlaunch.image.archive import open_archive
+from chlaunch.image.choosing import select
 from chlaunch.image.manifest import (
     DOCKER_MANIFEST,
     OCI_MANIFEST,
@@ -230,7 +231,7 @@ def test_platforms(tmp_path: Path) -> None:
         with open_archive(path, tmp_path) as source:
             found = parse(*source.manifest(""), "test")
             assert isinstance(found, Index)
-            chosen = manifest.select(found, Platform("arm64"), "test")
+            chosen = select(found, Platform("arm64"), "test")
             image = parse(*source.manifest(chosen.digest), "test")
             assert isinstance(image, Manifest)
             assert image.layers[0].digest == digest_of(b"arm64")

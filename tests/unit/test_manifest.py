@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chlaunch.errors import ImageError
+from chlaunch.image.choosing import select
 from chlaunch.image.manifest import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -25,7 +26,6 @@ from chlaunch.image.manifest import (
     make_manifest,
     parse,
     parse_config,
-    select,
 )
 
 ONE, TWO = (f"sha256:{digit * 64}" for digit in "12")
