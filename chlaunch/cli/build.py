@@ -180,11 +180,11 @@ def _image(asked: Asked, store: Store, word: str, platform: Platform) -> StoredI
     if known is not None:
         return known
     from chlaunch.cli import transfer  # noqa: PLC0415  requests takes 150 ms to load
-    from chlaunch.image import pull  # noqa: PLC0415  likewise
+    from chlaunch.image import finding, pull  # noqa: PLC0415  likewise
 
     source = reference.parse(word)
     full = source.complete(asked.environment)
-    wanted = pull.Wanted(name_in_storage(str(source), platform), str(full), full.version, platform)
+    wanted = finding.Wanted(name_in_storage(str(source), platform), str(full), full.version, platform)
     with transfer.registry(full, asked) as found:
         return pull.pull(store, found, wanted, asked.events)
 

@@ -1,7 +1,6 @@
 """ch-convert: an image in another format."""
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,14 +32,11 @@ Formats: {" ".join(FORMATS)}.
 # Where temporary files are if nobody says: /tmp may be in memory.
 TEMPORARY = "/var/tmp"  # noqa: S108  that is its purpose
 
-STOPPING = (signal.SIGTERM, signal.SIGHUP)
-
 
 def main() -> None:
     """Run the command and exit."""
-    for number in STOPPING:
-        signal.signal(number, _stop)
-    sys.exit(shared.run("", convert_image, sys.argv[1:], shared.CHARLIECLOUD))
+    with shared.ending_well():
+        sys.exit(shared.run("", convert_image, sys.argv[1:], shared.CHARLIECLOUD))
 
 
 def convert_image(words: list[str], environment: Mapping[str, str]) -> int:
@@ -138,11 +134,6 @@ def _described(place: Place) -> dict[str, Any]:
     """Return a place as JSON has it."""
     where = {"path": str(place.path)} if place.format.is_path else {"name": place.name}
     return {"format": place.format.name, **where, **({"tag": place.tag} if place.tag else {})}
-
-
-def _stop(number: int, _frame: object) -> None:
-    """End as if by itself, so that temporary files go."""
-    sys.exit(128 + number)
 
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  click calls it

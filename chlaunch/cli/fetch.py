@@ -13,9 +13,9 @@ from chlaunch.errors import RefusedError
 from chlaunch.image import published, reference
 from chlaunch.image.convert import write_squash
 from chlaunch.image.events import Events
+from chlaunch.image.finding import Wanted
 from chlaunch.image.importing import Importing
 from chlaunch.image.manifest import Source, host_platform
-from chlaunch.image.pull import Wanted
 from chlaunch.image.reference import Reference
 from chlaunch.image.store import file_name
 from chlaunch.image.tools import Tools

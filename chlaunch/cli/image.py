@@ -21,7 +21,8 @@ HELP = """Build, pull, push, import and keep container images, without privilege
 
 def main() -> None:
     """Run the command and exit."""
-    sys.exit(shared.run("", image, sys.argv[1:], shared.CHARLIECLOUD))
+    with shared.ending_well():
+        sys.exit(shared.run("", image, sys.argv[1:], shared.CHARLIECLOUD))
 
 
 def image(words: list[str], environment: Mapping[str, str]) -> int:

@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from chlaunch.errors import ChlaunchError, UsageError
 if TYPE_CHECKING:  # most commands have no plan, whose modules take half of their start
     from chlaunch.launch.options import Settings
     from chlaunch.launch.plan import Plan
+
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def fetched(word: str, settings: "Settings", environment: Mapping[str, str]) -> 
         return word
     from chlaunch.cli import fetch, progress  # noqa: PLC0415  most images are here
 
-    return fetch.local_image(word, settings, environment, progress.events())
+    with ending_well():
+        return fetch.local_image(word, settings, environment, progress.events())
 
 
 def staged(path: str, settings: "Settings", environment: Mapping[str, str]) -> str:
@@ -101,6 +106,25 @@ def show(name: str, plan: "Plan", settings: "Settings") -> None:
     if dry and not settings.is_on("json"):
         sys.stdout.buffer.write(os.fsencode(plan.line()) + b"\n")  # words need not be UTF-8
         sys.stdout.flush()
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Meanwhile, let signals that end a command end it as if by itself, so that temporary files go.
+
+    What is ignored, as under nohup(1), stays so.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    heard = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def restore_signals() -> None:

@@ -13,11 +13,11 @@ import click
 
 from chlaunch.cli.asked import Asked, limits_of, name_in_storage
 from chlaunch.errors import ChlaunchError, ImageError, UsageError
+from chlaunch.image import finding, pull, push, reference
 from chlaunch.image import login as keep
-from chlaunch.image import pull, push, reference
 from chlaunch.image.auth import Policy
+from chlaunch.image.finding import Wanted
 from chlaunch.image.manifest import Index, host_platform, parse
-from chlaunch.image.pull import Wanted
 from chlaunch.image.push import Goal
 from chlaunch.image.reference import Reference
 from chlaunch.image.registry import Registry
@@ -195,7 +195,7 @@ def _remote(found: Registry, full: Reference) -> dict[str, str]:
             for row in parsed.manifests
             if row.platform is not None and row.platform.os == "linux"
         }
-    config = pull.find(found, Wanted("", str(full), full.version, None)).config
+    config = finding.find(found, Wanted("", str(full), full.version, None)).config
     return {str(config.platform): parsed.digest}
 
 

@@ -17,15 +17,15 @@ which save and load the last.
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from chlaunch.errors import ImageError, UsageError
-from chlaunch.image import archive, layout, products, roots
+from chlaunch.image import archive, layout, products, roots, scratch
 from chlaunch.image.archive import DockerArchive, DockerArchiveSink, open_archive
+from chlaunch.image.finding import Wanted, find
 from chlaunch.image.formats import (
     DIRECTORY,
     DOCKER_ARCHIVE,
@@ -39,10 +39,9 @@ from chlaunch.image.formats import (
 from chlaunch.image.importing import Importing, import_place
 from chlaunch.image.layout import Layout, LayoutSink
 from chlaunch.image.manifest import Source, host_platform
-from chlaunch.image.pull import Wanted, fetch_blob, find, pull
+from chlaunch.image.pull import fetch_blob, pull
 from chlaunch.image.push import Goal, push
 from chlaunch.image.reference import DEFAULT_TAG
-from chlaunch.image.removal import remove_tree
 from chlaunch.image.roots import Root
 from chlaunch.image.store import Store, StoredImage
 
@@ -69,28 +68,20 @@ def convert(conversion: Conversion) -> None:
 
     """
     check(conversion)
-    temporary = conversion.importing.temporary
     try:
-        work = Path(tempfile.mkdtemp(prefix="ch-convert.", dir=temporary))
-    except OSError as error:
-        raise ImageError(
-            f"can't write to {temporary}: {error.strerror}", "choose another with --tmp"
-        ) from error
-    try:
-        if conversion.target.format.name == IMAGE:
-            _to_storage(conversion, work)
-        elif conversion.target.format.layered:
-            _to_sink(conversion, work)
-        else:
-            _to_file(conversion, work)
+        with scratch.directory(conversion.importing.temporary) as work:
+            if conversion.target.format.name == IMAGE:
+                _to_storage(conversion, work)
+            elif conversion.target.format.layered:
+                _to_sink(conversion, work)
+            else:
+                _to_file(conversion, work)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise ImageError(
             f"can't convert to {conversion.target}: {error.filename or 'output'}: {error.strerror}",
             "make room there, or choose another place" if full else "",
         ) from error
-    finally:
-        remove_tree(work)
 
 
 def check(conversion: Conversion) -> None:
@@ -128,15 +119,12 @@ def write_squash(source: Source, wanted: Wanted, path: Path, importing: Importin
         ChlaunchError: ImageError, or what the source raises.
 
     """
-    work = Path(tempfile.mkdtemp(prefix="ch-convert.", dir=importing.temporary))
-    try:
+    with scratch.directory(importing.temporary) as work:
         roots.from_source(source, wanted, work / "root", importing.events)
         roots.complete(work / "root")
         products.write_squash(
             Root(work / "root"), path, importing.tools, xattrs=importing.xattrs, shown=f"{wanted.name}.sqfs"
         )
-    finally:
-        remove_tree(work)
 
 
 def _to_storage(conversion: Conversion, work: Path) -> None:

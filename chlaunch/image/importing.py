@@ -14,11 +14,12 @@ from chlaunch.errors import ChlaunchError, ImageError
 from chlaunch.image import formats, roots, top
 from chlaunch.image.archive import open_archive
 from chlaunch.image.events import Events
+from chlaunch.image.finding import Wanted
 from chlaunch.image.formats import DIRECTORY, SIF, SQUASH, TAR, Place
 from chlaunch.image.manifest import Platform, host_platform, parse_config
 from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
-from chlaunch.image.pull import Wanted, full, pull
+from chlaunch.image.pull import full, pull
 from chlaunch.image.roots import Root
 from chlaunch.image.store import Layer, Record, Store, StoredImage
 from chlaunch.image.tools import Tools

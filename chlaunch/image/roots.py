@@ -17,9 +17,10 @@ from chlaunch.errors import ImageError
 from chlaunch.image import flatten, top
 from chlaunch.image.events import Events
 from chlaunch.image.files import open_regular
+from chlaunch.image.finding import Wanted, find
 from chlaunch.image.manifest import Descriptor, Progress, Source
 from chlaunch.image.metadata import metadata_files
-from chlaunch.image.pull import JOBS, Wanted, fetch_blob, find
+from chlaunch.image.pull import JOBS, fetch_blob
 from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store, StoredImage
 from chlaunch.image.tools import Tools

@@ -14,10 +14,11 @@ from made import archive, layout
 from chlaunch.errors import ImageError
 from chlaunch.image import flatten, products, roots
 from chlaunch.image.events import Silent
+from chlaunch.image.finding import Wanted
 from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.manifest import Platform, parse_config
 from chlaunch.image.opening import open_store
-from chlaunch.image.pull import Wanted, pull
+from chlaunch.image.pull import pull
 from chlaunch.image.tools import Tools
 from chlaunch.image.unpack import Limits
 from chlaunch.rootfs import Rootfs

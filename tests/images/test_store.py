@@ -20,10 +20,11 @@ from made import layout
 from chlaunch.errors import ImageError, StorageError
 from chlaunch.image import keeping
 from chlaunch.image.events import Silent
+from chlaunch.image.finding import Wanted
 from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Descriptor, Platform
 from chlaunch.image.opening import open_store
-from chlaunch.image.pull import Wanted, pull
+from chlaunch.image.pull import pull
 from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store, StoredImage
 
@@ -367,7 +368,8 @@ from chlaunch.image.events import Silent
 from chlaunch.image.files import DirectoryFiles
 from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Platform
-from chlaunch.image.pull import Wanted, pull
+from chlaunch.image.finding import Wanted
+from chlaunch.image.pull import pull
 from chlaunch.image.opening import open_store
 from chlaunch.trees import Directory
 class Printing(Silent):
