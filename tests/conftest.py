@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT / "tests" / name) for name in ("cluster", "images")]  # tests are not a package
+sys.path[:0] = [
+    str(CHECKOUT / "tests" / name) for name in ("cluster", "images", "registry/servers")
+]  # tests are not a package
 
 from cluster import Cluster  # noqa: E402
 from images import ImageUnavailableError, cache_directory, image  # noqa: E402
