@@ -447,6 +447,40 @@ def test_failures(here: Site) -> None:
     ]
 
 
+def test_import_of_a_url(here: Site) -> None:
+    """An archive from a web server, with all in one directory, is known by where it came from; nothing is left."""
+    here.sh(
+        "mkdir -p web/top web/tmp && tar -C web/top -xf base.tar && tar -C web -cJf web/rootfs.tar.xz top"
+    )
+    server = here.machine.popen(
+        ["python3", "-m", "http.server", "--bind=127.0.0.1", "--directory=web", "8000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        here.sh(
+            "for i in $(seq 500); do curl -sf localhost:8000/ >/dev/null && exit; sleep 0.02; done; exit 1"
+        )
+        url = "http://localhost:8000/rootfs.tar.xz"
+        done = here.try_("import", url, "web", TMPDIR="/home/alice/web/tmp")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^rootfs\.tar\.xz: .*iB in ", done.stderr, re.MULTILINE)
+        (row,) = json.loads(here.ok("list", "--json"))
+        assert (row["name"], row["reference"]) == ("web", url)
+        assert "root:" in here.sh(f"{here.bin}/ch-run web -- cat /etc/passwd")
+        for name, text in (("nosuch.tar", "not found"), ("", "can't")):
+            said = here.fails(
+                "-q", "import", f"http://localhost:8000/{name}", "no", TMPDIR="/home/alice/web/tmp"
+            )
+            assert text in said
+        assert "URL" in here.fails("import", "http://alice:secret@localhost/a.tar", "no", code=2)
+        assert here.sh("find web/tmp -mindepth 1") == ""
+    finally:
+        server.terminate()
+        server.wait()
+        here.sh("rm -rf web")
+
+
 def test_killed_pulls(here: Site) -> None:
     """A hundred pulls are killed at any moment; after each, storage is whole, and at last a pull goes through."""
     script = f"mkdir kills && cd kills && {here.bin}/python {KILLS} pulls 100 4 {here.open.host}/small"
