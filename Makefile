@@ -8,8 +8,9 @@ PAGES   := $(wildcard docs/*.1 docs/*.5 docs/*.7)
 BUILT   := .venv/.built
 
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
 
-.PHONY: help hello build test test-cluster test-slurm-24.11 test-slurm-26.05 matrix fuzz lint bench docs man clean
+.PHONY: help hello build test test-cluster test-slurm-24.11 test-slurm-26.05 matrix fuzz soak lint bench docs man clean
 .NOTPARALLEL:
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo 'make test-slurm-24.11, make test-slurm-26.05  the same on Debian 13 and on Debian testing  (root, Debian; two minutes)'
 	@echo 'make matrix  every MPI by every launcher, joined or not, from a directory or a file (root, Debian; half an hour)'
 	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
+	@echo 'make soak    kill ch-image again and again, for SOAK_SECONDS=600 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
 	@echo 'make docs    docs/chlaunch-errors.7 and spank/options.h anew, from the tables they are made of'
@@ -82,6 +84,11 @@ fuzz:
 	for corpus in tests/fuzz/corpus/*; do name=$${corpus##*/}; mkdir -p "build/fuzz/found/$$name"; \
 		"build/fuzz/tests/fuzz/fuzz-$$name" -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 \
 		-artifact_prefix="build/fuzz/$$name-" "build/fuzz/found/$$name" "$$corpus" || exit; done
+
+soak:
+	tests/setup.sh build cluster test
+	$(MAKE) --no-print-directory $(BUILT)
+	SOAK_SECONDS=$(SOAK_SECONDS) .venv/bin/python tests/soak.py
 
 lint: $(BUILT)
 	tests/setup.sh lint

@@ -47,7 +47,7 @@ def convert_image(words: list[str], environment: Mapping[str, str]) -> int:
 
     """
     try:
-        given = _command().make_context(NAME, list(words)).params
+        given = command().make_context(NAME, list(words)).params
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except click.UsageError as error:
@@ -64,7 +64,7 @@ def convert_image(words: list[str], environment: Mapping[str, str]) -> int:
     return 0
 
 
-def _command() -> click.Command:
+def command() -> click.Command:
     """Return click's idea of ch-convert."""
     return click.Command(
         NAME,

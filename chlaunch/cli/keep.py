@@ -111,18 +111,17 @@ def import_image(asked: Asked) -> int:
     from chlaunch.image.tools import Tools  # noqa: PLC0415
 
     platform = asked.platform()
-    image = importing.import_path(
-        asked.store(),
-        given["path"],
-        name_in_storage(str(reference.parse(given["image"])), platform),
-        importing.Importing(
-            Tools(environment, asked.events, verbose=bool(given["verbose"])),
-            Path(environment.get("TMPDIR") or TEMPORARY).absolute(),
-            platform,
-            limits_of(asked),
-        ),
-        environment,
+    how = importing.Importing(
+        Tools(environment, asked.events, verbose=bool(given["verbose"])),
+        Path(environment.get("TMPDIR") or TEMPORARY).absolute(),
+        platform,
+        limits_of(asked),
     )
+    what = (asked.store(), given["path"], name_in_storage(str(reference.parse(given["image"])), platform))
+    if given["path"].lower().startswith(("http://", "https://")):
+        image = importing.import_url(*what, how, verify=not given["tls_no_verify"])
+    else:
+        image = importing.import_path(*what, how, environment)
     asked.events.say(f"imported: {image.name}")
     asked.result({"name": image.name, "platform": image.record.platform})
     return 0

@@ -124,7 +124,7 @@ COMMANDS: dict[str, Row] = {
         "keep.import_image",
         "Make an image of a directory, an archive of files, an OCI layout, or what docker save writes.",
         [
-            click.Argument(["path"]),
+            click.Argument(["path"], metavar="PATH_OR_URL"),
             click.Argument(["image"], metavar="IMAGE_REF"),
             *LIMITS,
         ],

@@ -144,23 +144,20 @@ class Endpoint:
             return secure
         port = PORTS["http"] if secure.port == PORTS["https"] else secure.port
         plain = Origin("http", secure.host, port)
-        attempts = self.attempts()
-        while True:
-            try:
-                self._transport.send(Request("GET", f"{secure}/v2/")).close()
-            except PlainError:
-                pass
-            except TransientError as error:
-                if not self._answers(plain):
-                    attempts.again(error)
-                    continue
-            else:
-                return secure
-            if not secure.is_loopback:
-                self._policy.warn(
-                    f"{self.registry}: no TLS: anybody on the way can read what is sent, passwords too"
-                )
-            return plain
+        try:
+            self._transport.send(Request("GET", f"{secure}/v2/")).close()
+        except PlainError:
+            pass
+        except TransientError:  # whoever wants something tries again
+            if not self._answers(plain):
+                raise
+        else:
+            return secure
+        if not secure.is_loopback:
+            self._policy.warn(
+                f"{self.registry}: no TLS: anybody on the way can read what is sent, passwords too"
+            )
+        return plain
 
     def _answers(self, origin: Origin) -> bool:
         """Say whether a registry answers; one that speaks only TLS says 400."""

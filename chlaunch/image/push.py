@@ -135,12 +135,10 @@ def _archived(store: Store, layer: Layer, events: Events) -> tuple[Descriptor, s
 
 def _archive(tree: Path, path: Path, shown: str, events: Events) -> tuple[Descriptor, str]:
     """Write a tree to a file as a layer; return its descriptor and diff ID."""
-    with (
-        events.track(f"archiving {shown}", 0),
-        path.open("wb") as file,
-        compressor("gzip", file) as stream,
-    ):
-        diff_id = pack(tree, stream)
+    with events.track(f"archiving {shown}", 0) as progress, path.open("wb") as file:
+        with compressor("gzip", file) as stream:
+            diff_id = pack(tree, stream)
+        progress(file.tell())
     return Descriptor(OCI_LAYER, file_digest(path), path.stat().st_size), diff_id
 
 

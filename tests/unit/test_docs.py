@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from machine import CHECKOUT
 from matrix import BEGIN, END, GUESTS, STARTERS
 
+from chlaunch.cli import convert, image
 from chlaunch.errors import EXIT_CODES
 from chlaunch.launch import site
 from chlaunch.launch.options import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import click
 
 DOCS = CHECKOUT / "docs"
 
@@ -49,3 +56,35 @@ def test_the_table_in_the_readme() -> None:
     assert rows[0] == ["", *(starter.title for starter in STARTERS)]
     assert [row[0] for row in rows[2:]] == [guest.title for guest in GUESTS]
     assert {word for row in rows[2:] for word in row[1:]} <= {"ok", "refused", "ok, not joined: refused"}
+
+
+def test_ch_image_and_ch_convert_list_every_option() -> None:
+    """Those of subcommands in the subcommand's line; an operand by its name."""
+    text = (DOCS / "ch-image.1").read_text()
+    assert undocumented("\n".join(re.findall(r"^\.It Fl .*", text, re.MULTILINE)), image.COMMON) == []
+    listed = re.findall(r"^\.It Cm (\S+)(.*)", text, re.MULTILINE)
+    assert [name for name, _ in listed] == sorted(image.COMMANDS)
+    for name, line in listed:
+        assert undocumented(line, image.COMMANDS[name][2]) == [], name
+    text = (DOCS / "ch-convert.1").read_text()
+    lines = "\n".join(re.findall(r"^\.It Fl .*|^\.Ar IN OUT$", text, re.MULTILINE))
+    assert undocumented(lines, convert.command().params) == []
+
+
+def undocumented(text: str, parameters: Iterable[click.Parameter]) -> list[str]:
+    """Return what lines of mdoc lack: options, operands, and choices."""
+    flags = {word for line in text.splitlines() for word in re.findall(r"(?:Fl|,) (-?[\w-]+)", line)}
+    lacking = []
+    for one in parameters:
+        if one.param_type_name == "option":
+            names = [name.removeprefix("-") for name in (*one.opts, *one.secondary_opts)]
+            lacking += [name for name in names if name not in flags]
+        elif not re.search(rf"\b{re.escape(_metavar(one))}", text):
+            lacking.append(_metavar(one))
+    return lacking
+
+
+def _metavar(argument: click.Parameter) -> str:
+    """Return how an operand is called: by its name, or else by what it may be."""
+    choices = getattr(argument.type, "choices", ())
+    return " | ".join(choices) or (argument.metavar or str(argument.name).upper()).strip("[].")
