@@ -24,7 +24,7 @@ help:
 	@echo 'make soak    kill ch-image again and again, for SOAK_SECONDS=600 seconds  (root, Debian)'
 	@echo 'make lint    what the style is checked with'
 	@echo 'make bench   ratios to other container runtimes      (root, Debian)'
-	@echo 'make docs    docs/chlaunch-errors.7 and spank/options.h anew, from the tables they are made of'
+	@echo 'make docs    docs/chlaunch-errors.7, spank/options.h and tables of parsers anew, from what they are made of'
 	@echo 'make man     the manual pages as HTML, in build/man'
 	@echo 'make clean   remove .venv and build; the images for the tests stay in /var/cache/chlaunch-test'
 
@@ -110,6 +110,7 @@ bench:
 docs: $(BUILT)
 	.venv/bin/python docs/errors.py .venv/bin/ch-run docs/chlaunch-errors.7
 	.venv/bin/python spank/table.py >spank/options.h
+	.venv/bin/python docs/grammars.py chlaunch/image/dockerfile/tables.py
 
 man:
 	tests/setup.sh lint

@@ -17,7 +17,7 @@ from chlaunch import native
 from chlaunch.cli import shared
 from chlaunch.cli.asked import Asked, name_in_storage
 from chlaunch.errors import BuildError, UsageError
-from chlaunch.image import keeping, reference
+from chlaunch.image import reference
 from chlaunch.image.build import cached
 from chlaunch.image.build.builder import Builder
 from chlaunch.image.build.request import CACHES, FORCES, Means, Request, Secret
@@ -83,6 +83,8 @@ def build_cache(asked: Asked) -> int:
         cached.reset(store)
         asked.events.say("forgotten: all steps; ch-image gc removes their layers")
     if given["gc"]:
+        from chlaunch.image import keeping  # noqa: PLC0415  not for building
+
         freed = cached.thin(store, asked.events.say) + keeping.collect(store, asked.events.say)
         asked.events.say(f"removed {freed >> 20} MiB")
     if given["tree"]:

@@ -261,19 +261,25 @@ class Store:
     ) -> StoredImage:
         """Make an image of layers, or replace the one of that name. Layers: all, the lowest first.
 
+        One that is there and the same is left alone.
+
         Raises:
             StorageError: it can't be written.
 
         """
+        files = {
+            "layers": "".join(f"{layer.short}\n" for layer in layers).encode(),
+            "config.json": config,
+            "manifest.json": manifest,
+            "image.json": json.dumps(asdict(record)).encode(),
+        }
+        known = self.image(name)
+        if known is not None and all(read(known.path / file) == files[file] for file in files):
+            return known
         with self.work() as work:
             new = work / "image"
             new.mkdir(mode=0o755)
-            for file, content in (
-                ("layers", "".join(f"{layer.short}\n" for layer in layers).encode()),
-                ("config.json", config),
-                ("manifest.json", manifest),
-                ("image.json", json.dumps(asdict(record)).encode()),
-            ):
+            for file, content in files.items():
                 if content:
                     self.write(new / file, content)
             place = self.path / "images" / file_name(name)

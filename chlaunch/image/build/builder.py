@@ -20,7 +20,6 @@ from chlaunch.image.dockerfile import parse, stages, syntax
 from chlaunch.image.dockerfile.scope import Scope, platform_arguments
 from chlaunch.image.manifest import Platform, digest_of, host_platform, parse_config
 from chlaunch.image.metadata import config_of
-from chlaunch.image.pull import full
 from chlaunch.image.store import Layer, Record, Store, StoredImage
 
 
@@ -65,6 +64,8 @@ class Builder:
                 self._warn_unused(plan)
                 return self._image(state)
         except OSError as error:
+            from chlaunch.image.pull import full  # noqa: PLC0415  pulling takes 5 ms to load
+
             raise full(error, self.store.path) from error
 
     def origin(self, name: str, stage: syntax.Stage, instruction: syntax.Instruction) -> State:
