@@ -197,7 +197,8 @@ def _fetch(asked: Asked) -> Any:  # noqa: ANN401  see Means
     def fetch(url: str, path: Path, checksum: str) -> None:
         from chlaunch.image import urls  # noqa: PLC0415  requests takes 150 ms to load
 
-        urls.fetch_url(url, path, asked.environment, asked.events, checksum=checksum)
+        how = urls.Fetching(asked.environment, asked.events, verify=not asked.given["tls_no_verify"])
+        urls.fetch_url(url, path, how, checksum=checksum)
 
     return fetch
 

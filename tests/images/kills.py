@@ -103,7 +103,7 @@ def pulls(count: int, workers: int, reference: str) -> int:
             if storage.exists():
                 check(storage, known, alone=True)
                 if turn % 3 == 0 and (store := open_store(storage, Silent().say)) and store.images("images"):
-                    keeping.delete(store, ("*",))
+                    keeping.delete(store, ("*",), Silent().say)
                     keeping.collect(store, Silent().say)
         finish(storage, "pull", f"{reference}:1")
         check(storage, known, alone=True)

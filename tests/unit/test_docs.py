@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from machine import CHECKOUT
 from matrix import BEGIN, END, GUESTS, STARTERS
 
-from chlaunch.cli import convert, image
+from chlaunch.cli import convert, subcommands
 from chlaunch.errors import EXIT_CODES
 from chlaunch.launch import site
 from chlaunch.launch.options import OPTIONS
@@ -61,11 +61,11 @@ def test_the_table_in_the_readme() -> None:
 def test_ch_image_and_ch_convert_list_every_option() -> None:
     """Those of subcommands in the subcommand's line; an operand by its name."""
     text = (DOCS / "ch-image.1").read_text()
-    assert undocumented("\n".join(re.findall(r"^\.It Fl .*", text, re.MULTILINE)), image.COMMON) == []
+    assert undocumented("\n".join(re.findall(r"^\.It Fl .*", text, re.MULTILINE)), subcommands.COMMON) == []
     listed = re.findall(r"^\.It Cm (\S+)(.*)", text, re.MULTILINE)
-    assert [name for name, _ in listed] == sorted(image.COMMANDS)
+    assert [name for name, _ in listed] == sorted(subcommands.COMMANDS)
     for name, line in listed:
-        assert undocumented(line, image.COMMANDS[name][2]) == [], name
+        assert undocumented(line, subcommands.COMMANDS[name].parameters) == [], name
     text = (DOCS / "ch-convert.1").read_text()
     lines = "\n".join(re.findall(r"^\.It Fl .*|^\.Ar IN OUT$", text, re.MULTILINE))
     assert undocumented(lines, convert.command().params) == []
