@@ -330,7 +330,7 @@ def test_what_is_in_storage(here: Site) -> None:
     assert here.sh(f"{here.bin}/ch-run {names[1]} -- cat /data/first") == "1\n"
     assert json.loads(here.ok("du", "--json"))["layers"] < room["layers"]
     here.ok("reset")
-    assert here.sh("find /var/tmp/alice.ch -mindepth 1") == ""
+    assert here.sh("find /var/tmp/alice.ch -mindepth 1") == "/var/tmp/alice.ch/lock\n"
     assert here.ok("list") == ""
 
 
