@@ -14,7 +14,7 @@ SOAK_SECONDS ?= 600
 .NOTPARALLEL:
 
 help:
-	@echo 'make hello   an MPI job from a container on a two-node Slurm that is started for it (root, Debian)'
+	@echo 'make hello   build an MPI image as a user, and run it on a two-node Slurm that is started for it (root, Debian)'
 	@echo 'make build   every command in .venv/bin, editable'
 	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
 	@echo 'make test-cluster  of those, what needs a Slurm, with the one of this host'

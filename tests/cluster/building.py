@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from images import cache_directory, directory_name, image
 from machine import CHECKOUT
+from space import MachineError
 
 if TYPE_CHECKING:
     from machine import Machine
@@ -71,7 +72,7 @@ def kept_storage(machine: Machine) -> Path:
     if not (path / "images/debian+bookworm/image.json").exists():
         done = ch_image(machine, "import", root, "debian:bookworm", storage=path)
         if done.returncode:
-            raise RuntimeError(done.stderr)
+            raise MachineError(done.stderr)
     return path
 
 

@@ -32,6 +32,7 @@ WITHOUT = ("doc", "info", "locale", "man")  # below /usr/share
 class Debian(NamedTuple):
     """Suite and packages, but nothing about mirrors: those are apt's business.
 
+    architecture: another than this machine's; packages are unpacked, and nothing of them is executed.
     wheels: for each Python environment, what pip installs there. names: a further name for a file, a glob.
     """
 
@@ -39,6 +40,7 @@ class Debian(NamedTuple):
     packages: tuple[str, ...]
     wheels: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  never changed
     names: dict[str, str] = {}  # noqa: RUF012  likewise
+    architecture: str = ""
 
 
 MPI4PY = "mpi4py==4.1.2"  # it takes the MPI that it finds (MPI4PY_MPIABI)
@@ -73,6 +75,7 @@ DEBIAN_IMAGES = {
     # What `FROM debian` is made of: see examples/mpi-hello.
     "debian": Debian("bookworm", ()),
     "trixie": Debian("trixie", ()),
+    "arm64": Debian("bookworm", ("busybox-static",), architecture="arm64"),
     # Not for containers: whole systems to run the tests in, with another Slurm. See tests/other-debian.sh.
     "debian13": Debian("trixie", SYSTEM),
     "debian-testing": Debian("testing", SYSTEM),
@@ -170,7 +173,11 @@ def _debian(name: str, contents: Debian) -> Recipe:
     options = [
         "--quiet",
         "--mode=root",
-        "--variant=minbase",
+        *(
+            ["--variant=extract", f"--architectures={contents.architecture}"]
+            if contents.architecture
+            else ["--variant=minbase"]
+        ),
         *([f"--include={','.join(contents.packages)}"] if contents.packages else []),
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
