@@ -11,8 +11,9 @@ from chlaunch.trees import Parts, Stack
 MODE = 0o1777
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# Bytes copied at a time; the kernel may share them instead.
-PIECE = 64 << 20
+# Bytes copied at a time; the kernel may share them instead, if both files are in one file system.
+PIECE, SMALL_PIECE = 64 << 20, 1 << 20
+ELSEWHERE = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class Below:
@@ -138,10 +139,20 @@ def copy_content(source: int, target: int, size: int) -> None:
             raise
         end = os.lseek(source, at, os.SEEK_HOLE)
         while at < end:
-            done = os.copy_file_range(source, target, min(PIECE, end - at), at, at)
+            done = _copy_piece(source, target, at, min(PIECE, end - at))
             if not done:
                 raise OSError(errno.EIO, "a file ends too early")
             at += done
+
+
+def _copy_piece(source: int, target: int, at: int, size: int) -> int:
+    """Copy some bytes from a place to the same place; return how many."""
+    try:
+        return os.copy_file_range(source, target, size, at, at)
+    except OSError as error:
+        if error.errno not in ELSEWHERE:
+            raise
+    return os.pwrite(target, os.pread(source, min(size, SMALL_PIECE), at), at)
 
 
 def copy_attributes(source: int, target: int) -> None:
