@@ -89,6 +89,7 @@ soak:
 	tests/setup.sh build cluster test
 	$(MAKE) --no-print-directory $(BUILT)
 	SOAK_SECONDS=$(SOAK_SECONDS) .venv/bin/python tests/soak.py
+	CHLAUNCH_EXAMPLES=50 .venv/bin/pytest tests/unit/test_unpack.py
 
 lint: $(BUILT)
 	tests/setup.sh lint
