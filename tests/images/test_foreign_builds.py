@@ -38,7 +38,7 @@ CMD ["/bin/cat", "/machine"]
 
 
 @pytest.fixture
-def emulated(machine: Machine, may_lack: Callable[[], AbstractContextManager[None]]) -> list[str]:
+def emulated(may_lack: Callable[[], AbstractContextManager[None]]) -> list[str]:
     """Return words before a command of alice's with which it can execute programs for arm64.
 
     A user namespace can have rows of its own since Linux 6.7. A kernel is nothing that can be installed, so with
