@@ -87,7 +87,6 @@ group_test() {
 	need openssl has openssl
 	need umoci has umoci
 	need podman has podman
-	need qemu-user-static has qemu-aarch64-static
 	need linux-libc-dev-armhf-cross headers arm-linux-gnueabihf
 	need linux-libc-dev-ppc64el-cross headers powerpc64le-linux-gnu
 	need linux-libc-dev-s390x-cross headers s390x-linux-gnu

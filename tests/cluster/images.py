@@ -76,6 +76,8 @@ DEBIAN_IMAGES = {
     "debian": Debian("bookworm", ()),
     "trixie": Debian("trixie", ()),
     "arm64": Debian("bookworm", ("busybox-static",), architecture="arm64"),
+    # Not installed on this host: there systemd would have all programs for arm64 run by it.
+    "qemu": Debian("bookworm", ("qemu-user-static",), architecture="amd64"),
     # Not for containers: whole systems to run the tests in, with another Slurm. See tests/other-debian.sh.
     "debian13": Debian("trixie", SYSTEM),
     "debian-testing": Debian("testing", SYSTEM),

@@ -108,6 +108,16 @@ def test_second_build_does_nothing(site: Cluster, demo: str) -> None:
     assert demo != again
 
 
+@pytest.mark.usefixtures("demo")
+def test_second_build_loads_no_client_of_registries(site: Cluster) -> None:
+    words = ("build", "-t", "demo", EXAMPLE)
+    done = ch_image(site.machine, *words, storage=STORAGE, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert "chlaunch.image.build.builder" in loaded
+    assert not loaded & {"requests", "rich", "urllib3", "zstandard", "chlaunch.image.pull"}
+
+
 @pytest.mark.pmix
 @pytest.mark.usefixtures("demo")
 def test_srun_makes_one_world_of_it(site: Cluster) -> None:
