@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from chlaunch import native
-from chlaunch.cli import shared
+from chlaunch.cli import progress, shared
 from chlaunch.cli.asked import Asked, name_in_storage
 from chlaunch.errors import BuildError, UsageError
 from chlaunch.image import reference
@@ -80,13 +80,14 @@ def build_cache(asked: Asked) -> int:
     store = asked.store()
     given = asked.given
     if given["reset"]:
-        cached.reset(store)
+        cached.reset(store, asked.events.say)
         asked.events.say("forgotten: all steps; ch-image gc removes their layers")
     if given["gc"]:
         from chlaunch.image import keeping  # noqa: PLC0415  not for building
 
-        freed = cached.thin(store, asked.events.say) + keeping.collect(store, asked.events.say)
-        asked.events.say(f"removed {freed >> 20} MiB")
+        count = cached.thin(store, asked.events.say)
+        freed = keeping.collect(store, asked.events.say)
+        asked.events.say(f"forgotten: {count} steps; removed {progress.size(freed)}")
     if given["tree"]:
         for line in cached.tree(store):
             click.echo(line)
