@@ -113,8 +113,8 @@ def config_of(
     """Return the configuration of an image that consists of these layers, the same for the same content.
 
     created_by: what its history says of layers that its own does not account for. layers: how many there are,
-    where their diff IDs are not known yet. What only Docker understands, such as a health check, is taken from
-    config.said.
+    where their diff IDs are not known yet. What only Docker understands, such as a health check, is taken
+    from config.said.
     """
     run = dict(config.said.get("config") or {}) if isinstance(config.said.get("config"), dict) else {}
     run.update(

@@ -6,7 +6,6 @@ import os
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chlaunch.errors import ImageError
@@ -16,14 +15,15 @@ from chlaunch.image.dockerfile import ignore, parse
 from chlaunch.image.events import Silent
 from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.opening import open_store
-from chlaunch.image.store import Store, StoredImage
 from chlaunch.image.tools import Tools
 from chlaunch.rootfs import Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from chlaunch.image.manifest import Platform
+    from chlaunch.image.store import Store, StoredImage
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Site:
     def _fetch(self, url: str, path: Path, checksum: str) -> None:
         from chlaunch.image import urls  # noqa: PLC0415  requests takes 150 ms to load
 
-        urls.fetch_url(url, path, {}, Silent(), checksum=checksum)
+        urls.fetch_url(url, path, urls.Fetching({}, Silent()), checksum=checksum)
 
 
 def make_site(directory: Path, tiny: Path, ch_run: Path) -> Site:

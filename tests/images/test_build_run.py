@@ -15,7 +15,7 @@ from chlaunch.errors import BuildError
 from chlaunch.image.build.request import Secret
 from chlaunch.image.build.running import Bind, CommandError
 
-SECRET = "hunter2-and-more"
+SECRET = "hunter2-and-more"  # noqa: S105  for these tests only
 
 
 def all_bytes(site: Site) -> bytes:
@@ -37,7 +37,7 @@ COMMANDS = [
     ("RUN cat <<EOF >/said\n$HOME\nEOF", "/root\n"),
     ("RUN cat <<'EOF' >/said\n$HOME\nEOF", "$HOME\n"),
     ("RUN cat <<A <<B >/said\na\nA\nb\nB", "b\n"),
-    ("RUN <<EOF\n#!/bin/awk -f\nBEGIN { print 6 * 7 >\"/said\" }\nEOF", "42\n"),
+    ('RUN <<EOF\n#!/bin/awk -f\nBEGIN { print 6 * 7 >"/said" }\nEOF', "42\n"),
     ("RUN true && \\\n  # a comment\n  echo a \\\n  b >/said", "a b\n"),
     ('SHELL ["/bin/sh", "-c", "echo shell: $0 >/said"]\nRUN words here', "shell: words here\n"),
     ("WORKDIR /w/v\nRUN pwd >/said", "/w/v\n"),
@@ -59,27 +59,19 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, image_tiny: Path, ch_run: Path) -> Site:
-    """Return a site for many builds."""
-    from builds import make_site  # noqa: PLC0415
-
-    return make_site(tmp_path_factory.mktemp("shared"), image_tiny, ch_run)
-
-
 @pytest.mark.parametrize(("text", "said"), COMMANDS, ids=[text.replace("\n", "|") for text, _ in COMMANDS])
-def test_commands(shared: Site, monkeypatch: pytest.MonkeyPatch, text: str, said: str | None) -> None:
+def test_commands(shared_site: Site, monkeypatch: pytest.MonkeyPatch, text: str, said: str | None) -> None:
     monkeypatch.setenv("SOME_VARIABLE_OF_THE_HOST", "x")
     before = os.umask(0o022)
     try:
-        found = shared.run(f"FROM tiny\n{text}\n")
+        found = shared_site.run(f"FROM tiny\n{text}\n")
     finally:
         os.umask(before)
     if said is None:
         assert "1\n" in found
     else:
         assert found == said
-    shared.assert_clean()
+    shared_site.assert_clean()
 
 
 def test_an_image_s_variables_are_not_for_the_host_s_programs(site: Site) -> None:
@@ -106,7 +98,7 @@ def test_only_changes_are_in_the_layer(site: Site) -> None:
         "RUN --mount=type=secret,id=s --mount=type=cache,target=/home/c echo 1 >/x\n",
         secrets={"s": Secret(value="1")},
     )
-    trees = [sorted(os.listdir(site.store.tree(layer))) for layer in site.image().layers]
+    trees = [sorted(path.name for path in site.store.tree(layer).iterdir()) for layer in site.image().layers]
     assert trees[:2] == [["bin"], ["x"]]
 
 
@@ -139,10 +131,7 @@ RUN --mount=target=/c,rw --mount=from=s,source=/m,target=/s,rw --mount=from=tiny
 RUN test ! -e /c && test ! -e /s && test ! -e /file && test ! -e /i/bin
 """
     )
-    assert (
-        said == "12331" + "2".replace("2", "") + "2\n640\nclosed\n"
-        or said.replace("\n", "") == "1233" + "12640closed"
-    )
+    assert said == "123\n3\n12640\nclosed\n"
     assert (site.context / "x").read_text() == "1"
     site.build("FROM tiny AS s\nRUN mkdir /m && echo 3 >/m/z && ln -s z /m/l\nRUN cat /m/z >/said")
     assert site.store_view().text("/said") == "3\n"
@@ -226,7 +215,7 @@ def test_secrets(site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert site.told.signs == "*"
     with pytest.raises(BuildError, match="no secret needed"):
         site.build("FROM tiny\nRUN --mount=type=secret,id=needed,required true")
-    with pytest.raises(BuildError, match="can't read secret f: .*No such file"):
+    with pytest.raises(BuildError, match=r"can't read secret f: .*No such file"):
         site.build(
             "FROM tiny\nRUN --mount=type=secret,id=f true", secrets={"f": Secret(file=tmp_path / "no")}
         )
@@ -272,7 +261,7 @@ def test_no_network(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         text = "FROM tiny\nRUN --network=%s nc -w 1 127.0.0.1 " + str(port) + " </dev/null; echo $? >/said"
-        accept = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
+        accept = threading.Thread(target=server.accept, daemon=True)
         accept.start()
         assert site.run(text % "host") == "0\n"
         assert site.run(text % "none") == "1\n"
@@ -336,16 +325,16 @@ FAILING = [
 @pytest.mark.parametrize(
     ("text", "why", "code"), FAILING, ids=[text.replace("\n", "|") for text, _, _ in FAILING]
 )
-def test_failures(shared: Site, text: str, why: str, code: int) -> None:
+def test_failures(shared_site: Site, text: str, why: str, code: int) -> None:
     """The step, its line, its command and what it ended with are said; nothing is left in storage."""
     with pytest.raises(CommandError) as caught:
-        shared.build(f"FROM tiny\n{text}\n", name="failing")
+        shared_site.build(f"FROM tiny\n{text}\n", name="failing")
     assert why in caught.value.message
     assert caught.value.message.startswith("build failed: RUN command ")
     assert caught.value.code == code
     assert "--on-failure=shell" in caught.value.hint
-    assert shared.store.image("failing") is None
-    shared.assert_clean()
+    assert shared_site.store.image("failing") is None
+    shared_site.assert_clean()
 
 
 def test_run_without_files(site: Site) -> None:
@@ -390,5 +379,5 @@ def test_a_removed_image(site: Site) -> None:
     image = site.build(
         'FROM tiny\nCOPY --from=tiny /usr/bin/busybox /keep/busybox\nRUN rm -rf /usr /var\nRUN ["/keep/busybox", "echo", "x"]'
     )
-    assert not image.is_directory("/usr")
+    assert image.names("/usr") == ()
     assert image.is_file("/keep/busybox")

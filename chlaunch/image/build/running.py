@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Running:
     """How to run a command. force: seccomp, fakeroot or none. network: none, or any other for the host's.
 
     variables: all that it gets; secrets: some more. shell: on a failure, start one there, on the terminal.
-    apart: what it prints goes to standard error. source_date: nothing that it leaves shall be newer, in seconds.
+    apart: what it prints goes to standard error. source_date: nothing that it leaves is newer, in seconds.
     """
 
     ch_run: str
@@ -199,13 +200,18 @@ def _program(name: str) -> str:
 
 def _wait(words: Sequence[str], argv: Sequence[str], running: Running, *, on_terminal: bool = False) -> int:
     """Run a line to its end, with all that it leaves behind; return its code."""
-    with orphans.reaped(), _variables({**running.variables, **running.secrets}) as files:
+    on_terminal = on_terminal or running.interactive
+    with (
+        _unmoved(on_terminal),
+        orphans.reaped(),
+        _variables({**running.variables, **running.secrets}) as files,
+    ):
         variables = [f"--set-env0=/proc/self/fd/{file}" for file in files]
         line = [*words, "--unset-env=*", "--env-no-expand", *variables, IMAGE, "--", *argv]
         try:
             done = subprocess.run(
                 line,
-                stdin=None if on_terminal or running.interactive else subprocess.DEVNULL,
+                stdin=None if on_terminal else subprocess.DEVNULL,
                 stdout=2 if running.apart else None,
                 env={},
                 pass_fds=files,
@@ -215,6 +221,19 @@ def _wait(words: Sequence[str], argv: Sequence[str], running: Running, *, on_ter
             why = f"can't execute {line[0]}: {error.strerror}"
             raise ImageError(why, "install chlaunch again") from error
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+@contextmanager
+def _unmoved(on_terminal: bool) -> Iterator[None]:  # noqa: FBT001  whether there is anything to do
+    """Leave Ctrl-C to whoever works on the terminal."""
+    if not on_terminal or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which a program would inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from chlaunch.image.store import Layer, Store
 from chlaunch.trees import is_whiteout
 
 # Layers that a step may start from, and how many of them stay as they are when there are as many.
-LAYERS_MOST = 120
-LAYERS_KEPT = 60
+LAYERS_MOST = 80
+LAYERS_KEPT = 40
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

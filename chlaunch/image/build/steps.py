@@ -30,7 +30,7 @@ class Step:
 
 
 def find(store: Store, key: str) -> tuple[Step, Layer | None] | None:
-    """Return what came of a step, no layer where that was nothing; None if it was not done or that has gone."""
+    """Return what came of a step, maybe without a layer; None if it was not done, or that has gone."""
     step = _read(_path(store, key))
     if step is None or not step.layer:
         return None if step is None else (step, None)
