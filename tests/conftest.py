@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from builds import Site
+
 
 def lacking(reason: str) -> None:
     """Skip the test that asks, or fail it where nothing may be skipped."""
@@ -116,6 +118,22 @@ def image_wheels() -> Path:
     """Return an image with several MPIs, each in a Python environment of its own."""
     with must_run():
         return image("wheels")
+
+
+@pytest.fixture
+def site(tmp_path: Path, image_tiny: Path, ch_run: Path) -> Site:
+    """Return a context and a storage of their own for builds, with the image tiny."""
+    from builds import make_site  # noqa: PLC0415  most tests build nothing
+
+    return make_site(tmp_path, image_tiny, ch_run)
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory, image_tiny: Path, ch_run: Path) -> Site:
+    """Return the same for all tests of a module."""
+    from builds import make_site  # noqa: PLC0415  likewise
+
+    return make_site(tmp_path_factory.mktemp("shared"), image_tiny, ch_run)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

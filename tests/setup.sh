@@ -55,6 +55,7 @@ group_cluster() {
 	need util-linux has setpriv
 	need hostname has hostname
 	need mmdebstrap has mmdebstrap
+	need rsync has rsync
 	need squashfs-tools has mksquashfs
 	need squashfuse has squashfuse_ll
 	need busybox-static static /bin/busybox

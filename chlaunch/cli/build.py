@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import click
 
 from chlaunch import native
-from chlaunch.cli import shared
+from chlaunch.cli import progress, shared
 from chlaunch.cli.asked import Asked, name_in_storage
 from chlaunch.errors import BuildError, UsageError
 from chlaunch.image import reference
@@ -56,23 +57,36 @@ def build_image(asked: Asked) -> int:
 def modify(asked: Asked) -> int:
     """Make an image from another by commands, a script, or a shell on the terminal."""
     given = asked.given
-    lines = [f"FROM {given['source']}", f"SHELL {json.dumps([given['shell'] or '/bin/sh', '-c'])}"]
+    shell = given["shell"] or "/bin/sh"
+    lines = [f"FROM {given['source']}", f"SHELL {json.dumps([shell, '-c'])}"]
     context = None
     if given["script"]:
         script = Path(given["script"])
         context = script.absolute().parent
-        lines += [
-            f"COPY {json.dumps([script.name, '/ch/script.sh'])}",
-            "RUN chmod 755 /ch/script.sh && /ch/script.sh",
-        ]
-    lines += [f"RUN {command}" for command in given["commands"]]
+        lines.append(f"COPY --chmod=755 {json.dumps([script.name, '/ch/script.sh'])}")
+        lines.append(f"RUN {json.dumps([*([shell] if given['shell'] else []), '/ch/script.sh'])}")
+    lines += [_run(command) for command in given["commands"]]
     if given["interactive"]:
-        lines.append(f"RUN {json.dumps([given['shell'] or '/bin/sh'])}")
+        # What somebody's last command there ended with is no failure.
+        lines.append(f"RUN {json.dumps([shell, '-c', f'{shlex.quote(shell)} || true'])}")
     if len(lines) == 2:  # noqa: PLR2004  those that come by themselves
         raise UsageError("nothing to do", "give commands with -c, a script, or -i")
     dockerfile = parse.parse("\n".join(lines).encode("utf-8", "surrogateescape"), "modify")
     request = _request(asked, dockerfile, str(reference.parse(given["target"])), context)
-    return _build(asked, replace(request, interactive=bool(given["interactive"])))
+    if given["interactive"] and request.cache == "enabled":
+        request = replace(request, cache="rebuild")  # what is typed is never the same
+    return _build(asked, request)
+
+
+def _run(command: str) -> str:
+    """Return RUN for a command, whatever is in it."""
+    plain = "\n" not in command and "<<" not in command and not command.endswith("\\")
+    if plain and command.strip() and not command.lstrip().startswith(("[", "--", "#")):
+        return f"RUN {command}"
+    end = "END"
+    while end in command:
+        end += "_"
+    return f"RUN <<'{end}'\n{command}\n{end}"
 
 
 def build_cache(asked: Asked) -> int:
@@ -80,13 +94,14 @@ def build_cache(asked: Asked) -> int:
     store = asked.store()
     given = asked.given
     if given["reset"]:
-        cached.reset(store)
+        cached.reset(store, asked.events.say)
         asked.events.say("forgotten: all steps; ch-image gc removes their layers")
     if given["gc"]:
         from chlaunch.image import keeping  # noqa: PLC0415  not for building
 
-        freed = cached.thin(store, asked.events.say) + keeping.collect(store, asked.events.say)
-        asked.events.say(f"removed {freed >> 20} MiB")
+        count = cached.thin(store, asked.events.say)
+        freed = keeping.collect(store, asked.events.say)
+        asked.events.say(f"forgotten: {count} steps; removed {progress.size(freed)}")
     if given["tree"]:
         for line in cached.tree(store):
             click.echo(line)
@@ -141,7 +156,7 @@ class Steps:
         """Show how long one took."""
         if self._asked.given["json"]:
             shared.say("", json.dumps({"event": "step-done", "line": line, "seconds": round(seconds, 3)}))
-        elif seconds >= TIME_FROM:
+        elif seconds >= TIME_FROM or self._asked.given["verbose"]:
             self._asked.events.say(f"{line:>3}  took {seconds:.1f} s")
 
 
@@ -227,6 +242,7 @@ def _request(asked: Asked, dockerfile: Dockerfile, tag: str, context: Path | Non
         source_date=epoch(date),
         interactive=bool(given.get("interactive")),
         shell=given.get("on_failure") == "shell",
+        apart=bool(given["json"]),
     )
 
 

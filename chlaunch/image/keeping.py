@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from chlaunch.errors import ImageError, StorageError
+from chlaunch.image.build import steps
 from chlaunch.image.locks import Say
 from chlaunch.image.manifest import Manifest, parse
 from chlaunch.image.removal import remove_tree
@@ -98,7 +99,7 @@ def undelete(store: Store, name: str, say: Say) -> None:
 
 
 def collect(store: Store, say: Say) -> int:
-    """Remove what no image needs, and deleted images; return how many bytes of files that was.
+    """Remove what neither images nor builds need, and deleted images; return how many bytes that was.
 
     Waits until no other command adds to storage or reads from it.
     """
@@ -149,10 +150,11 @@ def room(store: Store) -> Room:
 
 
 def _idle(store: Store) -> Iterator[Path]:
-    """Give the files and directories of storage that no image needs, and no deleted one."""
+    """Give the files and directories of storage that no image needs, no deleted one, and no build."""
     images = [*store.images(), *store.images("deleted")]
-    keys = {layer.key for image in images for layer in image.layers}
-    shorts = store.shorts()
+    built = [layer for step in steps.all_steps(store) if (layer := store.layer(step.layer)) is not None]
+    keys = {layer.key for image in images for layer in image.layers} | {layer.key for layer in built}
+    shorts = store.shorts() | {layer.short for layer in built}
     blobs = {digest.partition(":")[2] for image in images for digest in _digests(store, image)}
     for path in (store.path / "layers").iterdir():
         key = path.name.partition(".")[0]

@@ -59,7 +59,8 @@ def held(
         if got and not shared:
             with suppress(OSError):  # on a full disk nobody is told for whom they wait
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, {why}\n".encode(), 0)
+                text = f"process {os.getpid()} on {os.uname().nodename}, {why}\n"
+                os.pwrite(descriptor, text.encode(errors="replace"), 0)
         try:
             yield got
         finally:

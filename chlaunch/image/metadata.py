@@ -107,11 +107,14 @@ def read_metadata(rootfs: Rootfs, shown: str, default: Platform | None = None) -
     )
 
 
-def config_of(config: Config, diff_ids: Sequence[str], *, created_by: str = "chlaunch") -> bytes:
+def config_of(
+    config: Config, diff_ids: Sequence[str], *, created_by: str = "chlaunch", layers: int | None = None
+) -> bytes:
     """Return the configuration of an image that consists of these layers, the same for the same content.
 
-    created_by: what its history says of layers that its own does not account for. What only Docker
-    understands, such as a health check, is taken from config.said.
+    created_by: what its history says of layers that its own does not account for. layers: how many there are,
+    where their diff IDs are not known yet. What only Docker understands, such as a health check, is taken
+    from config.said.
     """
     run = dict(config.said.get("config") or {}) if isinstance(config.said.get("config"), dict) else {}
     run.update(
@@ -131,7 +134,7 @@ def config_of(config: Config, diff_ids: Sequence[str], *, created_by: str = "chl
         "os": config.platform.os,
         "config": {name: value for name, value in run.items() if value not in (None, "", {})},
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
-        "history": _history(config.history, len(diff_ids), created_by),
+        "history": history_of(config.history, len(diff_ids) if layers is None else layers, created_by),
     }
     if config.platform.variant:
         said["variant"] = config.platform.variant
@@ -239,7 +242,7 @@ def _parse_environment(text: bytes) -> dict[str, str]:
     return found
 
 
-def _history(rows: Sequence[Mapping[str, Any]], layers: int, created_by: str) -> list[dict[str, Any]]:
+def history_of(rows: Sequence[Mapping[str, Any]], layers: int, created_by: str) -> list[dict[str, Any]]:
     """Return a history in which as many rows made a layer as there are (OCI: "history")."""
     if sum(1 for row in rows if not row.get("empty_layer")) == layers:
         return [dict(row) for row in rows]

@@ -141,6 +141,12 @@ class Store:
             yield
 
     @contextmanager
+    def claim_step(self, key: str, why: str, say: Say) -> Iterator[None]:
+        """Be the only one who does a step of a build. Holders may claim blobs, and wait for no other step."""
+        with locks.held(self.path / "locks" / f"step-{key[:3]}", why, say):
+            yield
+
+    @contextmanager
     def work(self) -> Iterator[Path]:
         """Give an empty directory that is removed afterwards, at the latest by the next command."""
         path = Path(tempfile.mkdtemp(dir=self.path / "tmp"))
@@ -216,14 +222,18 @@ class Store:
         said = {"digest": blob.digest, "size": blob.size, "diff_id": diff_id}
         self.write(self.path / "layers" / f"{key}.archive.json", json.dumps(said).encode())
 
-    def write(self, path: Path, content: bytes) -> None:
-        """Write a file of the storage, so that it is there whole or not at all."""
+    def write(self, path: Path, content: bytes, *, durable: bool = True) -> None:
+        """Write a file of the storage, so that it is there whole or not at all.
+
+        durable: also after a crash of the machine; where not, it may then be empty.
+        """
         descriptor, name = tempfile.mkstemp(dir=self.path / "tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             Path(name).rename(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -5,21 +5,24 @@ everything its result can depend on. A step whose key is known is not done again
 same step at the same time do it once.
 """
 
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from chlaunch.errors import BuildError
+from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image import top
-from chlaunch.image.build import copies, runs, settings, steps
+from chlaunch.image.build import copies, runs, settings, stacking, steps
 from chlaunch.image.build.request import Means, Request
 from chlaunch.image.build.state import State, derived, now, scratch
 from chlaunch.image.build.steps import Step
 from chlaunch.image.dockerfile import parse, stages, syntax
+from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.dockerfile.scope import Scope, platform_arguments
-from chlaunch.image.manifest import Platform, digest_of, host_platform, parse_config
-from chlaunch.image.metadata import config_of
+from chlaunch.image.manifest import Config, Platform, digest_of, host_platform, parse_config
+from chlaunch.image.metadata import config_of, history_of
 from chlaunch.image.store import Layer, Record, Store, StoredImage
 
 
@@ -42,6 +45,7 @@ class Builder:
     means: Means
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
+    remarks: set[str] = field(default_factory=set)
 
     def build(self) -> StoredImage:
         """Return the image.
@@ -84,6 +88,12 @@ class Builder:
             known = self.images[reference, str(platform)] = _state_of(self.means.image(reference, platform))
         return known
 
+    def remark(self, text: str) -> None:
+        """Tell of something that is left out; once."""
+        if text not in self.remarks:
+            self.remarks.add(text)
+            self.means.events.warn(text)
+
     def do(
         self,
         progress: Progress,
@@ -94,37 +104,61 @@ class Builder:
         """Advance a stage by a step that may have been done before. work: makes a layer in a directory.
 
         A layer without key and short name is one that is to be stored; none where nothing changed.
+
+        Raises:
+            BuildError: it can't be done; names the place.
+
         """
         place = instruction.place
-        before = progress.state
-        with self.store.claim(f"sha256:{key}", f"building {_brief(place.original)}", self.means.events.say):
-            known = steps.find(self.store, key) if self.request.cache == "enabled" else None
+        known = self._known(key)
+        with nullcontext() if known else self._claimed(key, place):
+            known = known or self._known(key)
             sign = "*" if known else " " if self.request.cache == "disabled" else "."
             self.means.report.begin(place.line, place.original, sign)
-            begun = time.monotonic()
             if known is None:
-                with self.store.work() as directory:
-                    layer = work(directory)
-                    made = now(self.request.source_date)
-                    if layer is not None:
-                        layer = self.store.add_layer(
-                            directory / "layer", replace(layer, key=self._layer_key(key))
-                        )
-                step = Step(key, before.key, place.original, layer.key if layer else "", made)
-                if self.request.cache != "disabled":
-                    steps.remember(self.store, step)
+                begun = time.monotonic()
+                known = self._done(progress, place, key, work)
                 self.means.report.end(place.line, time.monotonic() - begun)
-            else:
-                step, layer = known
-        if layer is None:
-            progress.state = before.with_history(_said(place.original), empty=True)
-        else:
-            after = before.with_layer(layer, key, step.made)
-            progress.state = after.with_history(_said(place.original), empty=False)
+        step, layer = known
+        state = progress.state.with_history(_said(place.original), empty=layer is None)
+        progress.state = state if layer is None else state.with_layer(layer, step.made)
 
-    def _layer_key(self, key: str) -> str:
-        """Return the key of a step's layer. One that is made anew must not be taken for the one before."""
-        return f"step-{key}" if self.request.cache == "enabled" else f"step-{key[:32]}{time.time_ns():x}"
+    def _known(self, key: str) -> tuple[Step, Layer | None] | None:
+        """Return what came of a step, if that is wanted."""
+        return steps.find(self.store, key) if self.request.cache == "enabled" else None
+
+    def _claimed(self, key: str, place: Place) -> AbstractContextManager[None]:
+        """Let no other build do a step that it then could have from this one."""
+        if self.request.cache == "disabled":
+            return nullcontext()
+        return self.store.claim_step(key, f"building {_brief(place.original)}", self.means.events.say)
+
+    def _done(
+        self, progress: Progress, place: Place, key: str, work: Callable[[Path], Layer | None]
+    ) -> tuple[Step, Layer | None]:
+        """Do a step, and remember it."""
+        keep = self.request.cache != "disabled"
+        try:
+            with self.store.work() as directory:
+                layer = work(directory)
+                if layer is not None:
+                    # The same step, done anew, makes another layer: of what follows, nothing was done yet.
+                    named = replace(layer, key=f"step-{key[:32]}{secrets.token_hex(8)}")
+                    layer = self.store.add_layer(directory / "layer", named)
+        except BuildError:
+            raise
+        except ChlaunchError as error:
+            raise BuildError(f"build failed: {place.shown}: {error.message}", error.hint) from error
+        except OSError as error:
+            from chlaunch.image.pull import full  # noqa: PLC0415  pulling takes 5 ms to load
+
+            why = full(error, self.store.path)
+            raise BuildError(f"build failed: {place.shown}: {why.message}", why.hint) from error
+        made = now(self.request.source_date)
+        step = Step(key, progress.state.key, place.original, layer.key if layer else "", made)
+        if keep:
+            steps.remember(self.store, step)
+        return step, layer
 
     def _stage(self, step: stages.Step, plan: stages.Plan) -> tuple[State, Scope]:
         """Return what a stage comes to."""
@@ -141,8 +175,7 @@ class Builder:
             variables = dict(row.partition("=")[::2] for row in state.config.environment)
             scope = plan.scope(self.request.given, variables)
         progress = Progress(step, scope, state)
-        if step.base is None:
-            self._triggers(progress)
+        self._triggers(progress)
         for instruction in stage.instructions:
             self._instruction(progress, instruction)
         return progress.state, progress.scope
@@ -156,6 +189,8 @@ class Builder:
 
     def _instruction(self, progress: Progress, written: syntax.Instruction) -> None:
         """Carry out an instruction."""
+        remember = self.request.cache != "disabled"
+        progress.state = stacking.lowered(self.store, progress.state, remember=remember)
         instruction = written.expanded(progress.scope)
         place = instruction.place
         match instruction:
@@ -175,6 +210,7 @@ class Builder:
                     self.means.report.begin(place.line, place.original, " ")
                     progress.state = progress.state.with_history(_said(place.original), empty=True)
                 config = settings.applied(progress.state.config, instruction, has_cmd=progress.has_cmd)
+                _check_text(config, place)
                 progress.has_cmd = progress.has_cmd or isinstance(instruction, syntax.Cmd)
                 progress.state = replace(progress.state, config=config)
 
@@ -183,7 +219,8 @@ class Builder:
         config = state.config
         made = state.made if self.request.source_date is None else self.request.source_date
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
-        raw = config_of(replace(config, said={**config.said, "created": stamp}), [])
+        said = {**config.said, "created": stamp}
+        raw = config_of(replace(config, said=said), [], layers=len(state.layers))
         parsed = parse_config(raw, self.request.name)
         trees = state.trees(self.store)
         with self.store.work() as work:
@@ -212,7 +249,9 @@ def _state_of(image: StoredImage) -> State:
     if not image.config:
         raise BuildError(f"can't build on {image.name}: it has no configuration", "pull or import it again")
     key = derived("image", [digest_of(image.config), [layer.key for layer in layers]])
-    return State(layers, key, parse_config(image.config, image.name), image.record.made)
+    config = parse_config(image.config, image.name)
+    history = history_of(config.history, len(layers), image.name)
+    return State(layers, key, replace(config, history=tuple(history)), image.record.made)
 
 
 def _platform(text: str) -> Platform | None:
@@ -229,5 +268,14 @@ def _brief(text: str) -> str:
 
 
 def _said(text: str) -> str:
-    """Return an instruction as an image's history has it."""
-    return " ".join(text.split())
+    """Return an instruction as an image's history has it, which is UTF-8."""
+    return " ".join(text.split()).encode("utf-8", "surrogateescape").decode(errors="replace")
+
+
+def _check_text(config: Config, place: Place) -> None:
+    """Raise BuildError if what an image says of itself can't be said in JSON."""
+    try:
+        config_of(config, []).decode()
+    except UnicodeDecodeError:
+        why = "what an image says of itself is UTF-8 (RFC 8259), and this is not"
+        raise place.failed(why, 0, "set such a variable within RUN") from None

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from chlaunch.image.dockerfile import checks
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.inside import Inside
 from chlaunch.image.unpack import DEPTH_MOST
-from chlaunch.rootfs import Rootfs
+from chlaunch.rootfs import LINKS_MAX, Rootfs
 from chlaunch.trees import Parts, Stack
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 KEPT = 0o1777
 
 # chmod(1), which --chmod follows.
-CLAUSE = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")
+CLAUSE = re.compile(r"([ugoa]*)([-+=])([rwxXstugo]*)")
 SHIFTS = {"u": 6, "g": 3, "o": 0}
 ANY_RUNS = 0o111
 
@@ -48,8 +48,10 @@ class Goal:
         )
 
 
-def destined(origin: Origin, wanted: Wanted, goal: Goal, place: Place) -> list[Entry]:
-    """Return what sources bring, each at its place in the image.
+def destined(
+    origin: Origin, wanted: Wanted, goal: Goal, place: Place, *, several: bool = False
+) -> list[Entry]:
+    """Return what sources bring, each at its place in the image. several: there are others, too.
 
     Raises:
         BuildError: a source is not there; several go to what is no directory.
@@ -57,25 +59,72 @@ def destined(origin: Origin, wanted: Wanted, goal: Goal, place: Place) -> list[E
     """
     rows = found(origin, wanted, place)
     into = goal.is_directory or wanted.parents
-    if len(rows) > 1 and not into:
+    if (several or len(rows) > 1) and not into:
         why = f"several sources, and {goal.word} is no directory"
-        raise place.wrong(why, goal.word, "end it with a slash")
+        raise place.failed(why, goal.word, "end it with a slash")
     top = place_of(goal.image, goal.target)
     result: list[Entry] = []
     for parts, status, name in rows:
         below: Parts = tuple(name.split("/")) if name else ()
         alone = stat.S_ISDIR(status.st_mode) and not wanted.parents
         names = top if alone or not into else (*top, *below)
-        result.extend(entries(origin, parts, status, names, wanted.excludes))
-    # A directory that is there keeps its mode. Of two with one name, the later counts.
+        result.extend(
+            replace(row, named=row.parts == parts)
+            for row in entries(origin, parts, status, names, wanted.excludes)
+        )
+    # The directory that is named as destination keeps its mode, if it is there.
     is_there = goal.image.is_directory(goal.target)
-    known = {row.names: row for row in result if not (is_there and row.names == top)}
-    return [known[names] for names in sorted(known)]
+    return [row for row in result if not (is_there and row.names == top)]
 
 
-def texts(bodies: Sequence[tuple[str, str]], goal: Goal) -> list[Entry]:
-    """Return what here-documents bring: names and contents."""
-    into = goal.is_directory or len(bodies) > 1
+def landed(rows: Sequence[Entry], image: Rootfs, place: Place) -> list[Entry]:
+    """Return entries sorted, each where links in the image lead to; of two with one name, the later.
+
+    Raises:
+        BuildError: a directory goes where a file is, or a file where a directory is.
+
+    """
+    known: dict[Parts, Entry] = {}
+    for row in rows:  # of two directories, the files of both
+        known[row.names] = row
+    moved: dict[Parts, Parts] = {(): ()}
+    result: dict[Parts, Entry] = {}
+    for names in sorted(known):
+        row = known[names]
+        if not names:
+            continue
+        if names[:-1] not in moved:
+            moved[names[:-1]] = place_of(image, "/" + "/".join(names[:-1]))
+        here = (*moved[names[:-1]], names[-1])
+        if stat.S_ISDIR(row.mode):
+            here = moved[names] = place_of(image, "/" + "/".join(here))
+        _check_landing(here, row, result, image, place)
+        result[here] = replace(row, names=here)
+    return [result[names] for names in sorted(result)]
+
+
+def _check_landing(
+    here: Parts, row: Entry, others: Mapping[Parts, Entry], image: Rootfs, place: Place
+) -> None:
+    """Raise BuildError if an entry can't be where it goes."""
+    shown = "/" + "/".join(here)
+    other = others.get(here)
+    for end in range(1, len(here)):
+        above = others.get(here[:end])
+        mode = image.mode("/" + "/".join(here[:end])) if above is None else above.mode
+        if mode is not None and not stat.S_ISDIR(mode):
+            raise place.failed(
+                f"{'/' + '/'.join(here[:end])} is no directory", 0, "choose another destination"
+            )
+    there = (None if image.link(shown) else image.mode(shown)) if other is None else other.mode
+    if there is not None and stat.S_ISDIR(there) != stat.S_ISDIR(row.mode):
+        kinds = ("a directory", "a file") if stat.S_ISDIR(there) else ("a file", "a directory")
+        raise place.failed(f"{shown} is {kinds[0]}, and {kinds[1]} is copied there", 0, "remove it first")
+
+
+def texts(bodies: Sequence[tuple[str, str]], goal: Goal, time: int, *, several: bool) -> list[Entry]:
+    """Return what here-documents bring: names and contents. time: in ns. several: there are other sources."""
+    into = goal.is_directory or several or len(bodies) > 1
     top = place_of(goal.image, goal.target)
     nowhere = Origin(Stack("", ()), "here-document")
     return [
@@ -84,7 +133,7 @@ def texts(bodies: Sequence[tuple[str, str]], goal: Goal) -> list[Entry]:
             nowhere,
             (),
             stat.S_IFREG | 0o644,
-            0,
+            time,
             body.encode("utf-8", "surrogateescape"),
         )
         for name, body in bodies
@@ -106,6 +155,8 @@ def changed_mode(mode: int, chmod: str) -> int:
     for who, sign, what in CLAUSE.findall(chmod):
         runs = "x" in what or ("X" in what and (stat.S_ISDIR(mode) or bool(bits & ANY_RUNS)))
         value = 4 * ("r" in what) | 2 * ("w" in what) | runs
+        for copied in set(what) & set(SHIFTS):
+            value |= bits >> SHIFTS[copied] & 7
         users = SHIFTS if not who or "a" in who else who
         mask = sum(7 << SHIFTS[user] for user in set(users))
         wanted = sum(value << SHIFTS[user] for user in set(users)) | stat.S_ISVTX * ("t" in what)
@@ -118,13 +169,19 @@ def _changed(mode: int, chmod: str) -> int:
 
 
 def place_of(image: Rootfs, path: str) -> Parts:
-    """Return where a path of an image leads, links followed as far as there is something."""
-    parts = [part for part in path.split("/") if part]
-    for end in range(len(parts), -1, -1):
-        real = image.locate("/" + "/".join(parts[:end]))
-        if real is not None:
-            return (*(part for part in real.split("/") if part), *parts[end:])
-    return tuple(parts)
+    """Return where a path of an image leads, links followed, also those to what is not there yet."""
+    for _ in range(LINKS_MAX):
+        parts = [part for part in path.split("/") if part]
+        end = len(parts)
+        while end and image.locate("/" + "/".join(parts[:end])) is None:
+            end -= 1
+        real = image.locate("/" + "/".join(parts[:end])) or "/"  # an image may have no files
+        rest = parts[end:]
+        link = image.link(f"{real}/{rest[0]}") if rest else ""
+        if not link:
+            return (*(part for part in real.split("/") if part), *rest)
+        path = checks.absolute(real, "/".join((link, *rest[1:])))
+    return tuple(part for part in path.split("/") if part)
 
 
 def write(rows: Sequence[Entry], tree: Path, below: Stack, time: int | None) -> tuple[int, int]:
@@ -143,7 +200,8 @@ def write(rows: Sequence[Entry], tree: Path, below: Stack, time: int | None) -> 
             if names:
                 size += _make(row, names, inside, time)
         fit = Below(inside, below)
-        for names in list(inside.implied):
+        for names, stamp in list(inside.implied.items()):
+            os.utime(inside.directory(names, None).descriptor, ns=(stamp, stamp))
             fit.fit_directory(b"/".join(names).decode("utf-8", "surrogateescape"))
         for row in reversed(rows):
             if stat.S_ISDIR(row.mode) and row.names:

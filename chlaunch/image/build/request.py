@@ -31,6 +31,8 @@ class Request:
     given: --build-arg. cache: enabled; disabled: nothing is looked for and nothing kept; rebuild: nothing is
     looked for. force: how privileged calls are dealt with. commands: words to put behind programs in RUN.
     environment: the host's, of which steps get the proxies. source_date: SOURCE_DATE_EPOCH, seconds.
+    interactive: RUN may read from the terminal. shell: start one where RUN fails. apart: what RUN prints goes
+    to standard error.
     """
 
     dockerfile: Dockerfile
@@ -51,6 +53,7 @@ class Request:
     source_date: float | None = None
     interactive: bool = False
     shell: bool = False
+    apart: bool = False
 
 
 class Report(Protocol):

@@ -2,23 +2,25 @@
 
 The command is started by ch-run in an overlay: the layers below, and on them a directory that takes what is
 written (--write-to), which is then renamed into storage. It is root there, and privileged calls succeed
-without doing anything (ch-run --seccomp). It gets no input and exactly the variables of the build.
+without doing anything (ch-run --seccomp). It gets no input and exactly the variables of the build: ch-run
+reads them from a file that has no name, for what an image sets (LD_PRELOAD) is not for programs of the host.
 """
 
 import os
 import shutil
 import signal
-import stat
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chlaunch.errors import BuildError, ImageError
-from chlaunch.image.build import orphans
-from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Store
-from chlaunch.rootfs import Rootfs, over
+from chlaunch.image.build import left, orphans
+from chlaunch.image.build.left import Left
+from chlaunch.image.store import Layer, Store
+from chlaunch.rootfs import NEEDED, Rootfs, over
 from chlaunch.trees import Directory, Stack
 
 # Of images that say nothing, as Docker has it.
@@ -35,6 +37,18 @@ PROXIES = tuple(
 )
 
 IMAGE = "image"
+
+# Mount points that ch-run makes in images that lack them (ch-run(1)).
+USUAL = ("/etc/hosts", "/etc/resolv.conf", "/etc/machine-id")
+
+# The key of a layer that has nothing but those which it does not make.
+BOTTOM = "bottom"
+
+# Bytes that ch-run reads of a file with variables.
+VARIABLES_MOST = 1 << 20
+
+# Bytes: with less, a failure is likely to come of that.
+ROOM_LEAST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,9 +82,10 @@ class Bind:
 
 @dataclass(frozen=True)
 class Running:
-    """How to run a command. force: seccomp, fakeroot or none. before: words in front of ch-run.
+    """How to run a command. force: seccomp, fakeroot or none. network: none, or any other for the host's.
 
     variables: all that it gets; secrets: some more. shell: on a failure, start one there, on the terminal.
+    apart: what it prints goes to standard error. source_date: nothing that it leaves is newer, in seconds.
     """
 
     ch_run: str
@@ -78,19 +93,12 @@ class Running:
     variables: Mapping[str, str]
     binds: tuple[Bind, ...] = ()
     force: str = "seccomp"
-    before: tuple[str, ...] = ()
+    network: str = "default"
     secrets: Mapping[str, str] = field(default_factory=dict)
     interactive: bool = False
     shell: bool = False
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left. tree: a layer's. size, members: of the files in it."""
-
-    tree: Path
-    size: int
-    members: int
+    apart: bool = False
+    source_date: float | None = None
 
 
 class CommandError(BuildError):
@@ -102,15 +110,22 @@ class CommandError(BuildError):
         self.code = code
 
 
-def run(store: Store, trees: Sequence[Path], argv: Sequence[str], running: Running, work: Path) -> Done:
-    """Run a command in an image of layers and return what it changed. work: a directory of the storage's.
+def run(
+    store: Store, trees: Sequence[Path], argv: Sequence[str], running: Running, work: Path
+) -> tuple[Path, Left]:
+    """Run a command in an image of layers; return the tree of what it changed, and what that is.
+
+    work: an empty directory of the storage's.
 
     Raises:
         CommandError: it failed.
-        ImageError: ch-run failed.
+        BuildError: it has left what can't be ended, or no layer can have.
+        ImageError: ch-run can't be executed.
+        OSError: what it left can't be changed.
 
     """
     below = Stack("", tuple(Directory(str(path)) for path in reversed(trees)))
+    trees = [*_needed(store, over(below, "image")), *trees]
     kept = work / "to"
     for name in ("to", f"images/{IMAGE}", "tamed"):
         (work / name).mkdir(parents=True)
@@ -118,34 +133,45 @@ def run(store: Store, trees: Sequence[Path], argv: Sequence[str], running: Runni
     (work / "images" / IMAGE / "layers").write_text(shorts)
     (work / "l").symlink_to(store.path / "l")
     binds = (*running.binds, *_tamed(over(below, "image"), work / "tamed"))
-    words = _words(running, work, binds, argv)
-    code = _wait(words, running)
+    words = _words(running, work, binds)
+    code = _wait(words, argv, running)
     if code and running.shell:
-        _wait([*words[: words.index("--") + 1], "/bin/sh"], running, interactive=True)
+        _wait(words, ("/bin/sh",), running, on_terminal=True)
     if code:
-        remove_tree(kept)
-        raise _failed(code)
-    _remove_stubs(kept / "upper", below, [bind.target for bind in binds])
-    size, members = _settled(kept / "upper")
-    return Done(kept / "upper", size, members)
+        raise _failed(code, store.path)
+    left.remove_stubs(kept / "upper", below, [*USUAL, *(bind.target for bind in binds)])
+    return kept / "upper", left.settle(kept / "upper", running.source_date)
 
 
-def environment(variables: Mapping[str, str], host: Mapping[str, str]) -> dict[str, str]:
+def environment(variables: Mapping[str, str], host: Mapping[str, str], image: Rootfs) -> dict[str, str]:
     """Return all variables of a command: the build's, what always is, and the host's proxies."""
     proxies = {name: host[name] for name in PROXIES if host.get(name)}
-    return {"PATH": PATH, "HOME": "/root", **proxies, **ALWAYS, **variables}
+    home = "/root" if image.is_directory("/root") else "/"
+    return {"PATH": PATH, "HOME": home, **proxies, **ALWAYS, **variables}
 
 
-def _words(running: Running, work: Path, binds: Sequence[Bind], argv: Sequence[str]) -> list[str]:
-    """Return the command line."""
-    if running.force == "fakeroot":
-        argv = ("fakeroot", *argv)
-    seccomp = ("--seccomp",) if running.force == "seccomp" else ()
+def _needed(store: Store, image: Rootfs) -> list[Path]:
+    """Return a layer to put below all others where an image lacks directories that containers need."""
+    if all(image.is_directory(path) for path in NEEDED):
+        return []
+    layer = store.layer(BOTTOM)
+    if layer is None:
+        with store.work() as work:
+            for path in NEEDED:
+                (work / f"bottom{path}").mkdir(mode=0o755, parents=True)
+            layer = store.add_layer(work / "bottom", Layer(BOTTOM, ""))
+    return [store.tree(layer)]
+
+
+def _words(running: Running, work: Path, binds: Sequence[Bind]) -> list[str]:
+    """Return the command line up to the image, options for variables left out."""
+    network = (_program("unshare"), "--user", "--map-root-user", "--net") if running.network == "none" else ()
     mounts = [f"--bind{'-ro' if bind.read_only else ''}={bind.source}:{bind.target}" for bind in binds]
-    bound = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
     return [
-        *running.before,
-        *bound,
+        _program("setpriv"),
+        "--pdeathsig",
+        "KILL",
+        *network,
         running.ch_run,
         f"--storage={work}",
         f"--write-to={work / 'to'}",
@@ -153,43 +179,89 @@ def _words(running: Running, work: Path, binds: Sequence[Bind], argv: Sequence[s
         "--gid=0",
         "--no-passwd",
         "--no-tmp",
-        *seccomp,
+        *(("--seccomp",) if running.force == "seccomp" else ()),
         f"--cd={running.directory or '/'}",
         *mounts,
-        IMAGE,
-        "--",
-        *argv,
     ]
 
 
-def _wait(words: Sequence[str], running: Running, *, interactive: bool = False) -> int:
+def _program(name: str) -> str:
+    """Return the path of a program of this host (util-linux).
+
+    Raises:
+        BuildError: it is not installed.
+
+    """
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f"can't run commands: {name} is not installed", "install util-linux")
+    return path
+
+
+def _wait(words: Sequence[str], argv: Sequence[str], running: Running, *, on_terminal: bool = False) -> int:
     """Run a line to its end, with all that it leaves behind; return its code."""
-    variables = {**running.variables, **running.secrets}
-    with orphans.reaped():
+    on_terminal = on_terminal or running.interactive
+    with (
+        _unmoved(on_terminal),
+        orphans.reaped(),
+        _variables({**running.variables, **running.secrets}) as files,
+    ):
+        variables = [f"--set-env0=/proc/self/fd/{file}" for file in files]
+        line = [*words, "--unset-env=*", "--env-no-expand", *variables, IMAGE, "--", *argv]
         try:
             done = subprocess.run(
-                words,
-                stdin=None if interactive or running.interactive else subprocess.DEVNULL,
-                env=variables,
+                line,
+                stdin=None if on_terminal else subprocess.DEVNULL,
+                stdout=2 if running.apart else None,
+                env={},
+                pass_fds=files,
                 check=False,
             )
         except OSError as error:
-            raise ImageError(
-                f"can't execute {words[0]}: {error.strerror}", "install chlaunch again"
-            ) from error
+            why = f"can't execute {line[0]}: {error.strerror}"
+            raise ImageError(why, "install chlaunch again") from error
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
 
 
-def _failed(code: int) -> CommandError:
+@contextmanager
+def _unmoved(on_terminal: bool) -> Iterator[None]:  # noqa: FBT001  whether there is anything to do
+    """Leave Ctrl-C to whoever works on the terminal."""
+    if not on_terminal or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which a program would inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[list[int]]:
+    """Give open files with variables, as ch-run's --set-env0 reads them."""
+    pieces = [b""]
+    for name, value in variables.items():
+        row = f"{name}='{value}'".encode("utf-8", "surrogateescape") + b"\0"
+        pieces.append(b"") if len(pieces[-1]) + len(row) > VARIABLES_MOST else None
+        pieces[-1] += row
+    with ExitStack() as stack:
+        files = [os.memfd_create("variables") for _ in pieces]
+        for file, piece in zip(files, pieces, strict=True):
+            stack.callback(os.close, file)
+            with os.fdopen(os.dup(file), "wb") as stream:
+                stream.write(piece)
+        yield files
+
+
+def _failed(code: int, storage: Path) -> CommandError:
     """Return the failure of a command."""
     why = f"exited with {code}"
     if code > 128 and code - 128 in {number.value for number in signal.Signals}:  # noqa: PLR2004  as shells say it
         why = f"was ended by {signal.Signals(code - 128).name}"
-    return CommandError(
-        f"build failed: RUN command {why}",
-        "for a shell where it failed: ch-image build --on-failure=shell",
-        code,
-    )
+    hint = "for a shell where it failed: ch-image build --on-failure=shell"
+    if shutil.disk_usage(storage).free < ROOM_LEAST:
+        hint = f"no room in storage, {storage}: ch-image gc, or another place with --storage\n{hint}"
+    return CommandError(f"build failed: RUN command {why}", hint, code)
 
 
 def _tamed(image: Rootfs, work: Path) -> Iterator[Bind]:
@@ -199,61 +271,3 @@ def _tamed(image: Rootfs, work: Path) -> Iterator[Bind]:
             source = work / str(number)
             source.write_text(row.content)
             yield Bind(source, row.file)
-
-
-def _remove_stubs(upper: Path, below: Stack, targets: Sequence[str]) -> None:
-    """Remove the mount points that were made for a step: what is empty, and nobody else made."""
-    image = over(below, "image")
-    for target in targets:
-        path = target.rstrip("/")
-        while path.strip("/"):
-            there = upper / path.lstrip("/")
-            if image.mode(path) is not None or not _is_empty(there):
-                break
-            (there.rmdir if there.is_dir() else there.unlink)()
-            path = path.rpartition("/")[0]
-
-
-def _is_empty(path: Path) -> bool:
-    """Say whether path is a directory or file with nothing in it."""
-    try:
-        mode = path.lstat()
-        return (
-            not any(path.iterdir())
-            if stat.S_ISDIR(mode.st_mode)
-            else stat.S_ISREG(mode.st_mode) and not mode.st_size
-        )
-    except OSError:
-        return False
-
-
-def _settled(upper: Path) -> tuple[int, int]:
-    """Make what a command left readable for its owner; return the bytes of its files and their number."""
-    size = members = 0
-    for top, directories, files, descriptor in os.fwalk(upper, topdown=True):
-        del top
-        for name in directories:
-            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
-                os.chmod(name, stat.S_IMODE(mode) | stat.S_IRWXU, dir_fd=descriptor)
-        for name in files:
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            members += 1
-            if stat.S_ISREG(status.st_mode):
-                size += status.st_size
-                if not status.st_mode & stat.S_IRUSR:
-                    os.chmod(name, stat.S_IMODE(status.st_mode) | stat.S_IRUSR, dir_fd=descriptor)
-    return size, members
-
-
-def clamp(upper: Path, source_date: float | None) -> None:
-    """Let nothing below upper be newer than source_date (SOURCE_DATE_EPOCH), if that is set."""
-    if source_date is None:
-        return
-    most = int(source_date * 1e9)
-    for _, directories, files, descriptor in os.fwalk(upper, topdown=False):
-        for name in (*directories, *files):
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            if status.st_mtime_ns > most:
-                os.utime(name, ns=(most, most), dir_fd=descriptor, follow_symlinks=False)
-    os.utime(upper, ns=(most, most))

@@ -41,9 +41,9 @@ class State:
         """Return the view of it in which links are followed."""
         return over(self.stack(store), "the image so far")
 
-    def with_layer(self, layer: Layer, key: str, made: float) -> "State":
-        """Return it with one more layer."""
-        return replace(self, layers=(*self.layers, layer), key=key, made=max(made, self.made))
+    def with_layer(self, layer: Layer, made: float) -> "State":
+        """Return it with one more layer, whose key no other ever has."""
+        return replace(self, layers=(*self.layers, layer), key=layer.key, made=max(made, self.made))
 
     def with_history(self, said: str, *, empty: bool) -> "State":
         """Return it with one more row in its history, which is what an instruction said."""

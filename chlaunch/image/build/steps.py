@@ -1,14 +1,21 @@
 """What was built before: for each key of a step, the layer that came of it.
 
-A record is one small file in the storage's ``cache``; a step that has one touches no file of an image.
+A record is one small file in the storage's ``cache``; a step that has one touches no file of an image. What
+is remembered is worth nothing without its layer, so a file that is damaged counts as none.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from chlaunch.image.store import Layer, Store, load
+
+# Of storage: records, and below them what RUN --mount=type=cache keeps and digests of large files.
+DIRECTORY = "cache"
+MOUNTS = "cache/mounts"
+DIGESTS = "cache/digests"
 
 
 @dataclass(frozen=True)
@@ -23,23 +30,23 @@ class Step:
 
 
 def find(store: Store, key: str) -> tuple[Step, Layer | None] | None:
-    """Return what came of a step, and its layer if it has one; None if it was not done, or that has gone."""
+    """Return what came of a step, maybe without a layer; None if it was not done, or that has gone."""
     step = _read(_path(store, key))
-    if step is None:
-        return None
-    layer = store.layer(step.layer) if step.layer else None
-    return None if step.layer and layer is None else (step, layer)
+    if step is None or not step.layer:
+        return None if step is None else (step, None)
+    layer = store.layer(step.layer)
+    return None if layer is None else (step, layer)
 
 
 def remember(store: Store, step: Step) -> None:
     """Keep what came of a step."""
     said = {"parent": step.parent, "said": step.said, "layer": step.layer, "made": step.made}
-    store.write(_path(store, step.key), json.dumps(said).encode())
+    store.write(_path(store, step.key), json.dumps(said).encode(), durable=False)
 
 
 def all_steps(store: Store) -> Iterator[Step]:
     """Give all steps that were done, in any order."""
-    for path in (store.path / "cache").glob("*.json"):
+    for path in (store.path / DIRECTORY).glob("*.json"):
         step = _read(path)
         if step is not None:
             yield step
@@ -51,17 +58,20 @@ def forget(store: Store, step: Step) -> None:
 
 
 def _path(store: Store, key: str) -> Path:
-    return store.path / "cache" / f"{key}.json"
+    return store.path / DIRECTORY / f"{key}.json"
 
 
 def _read(path: Path) -> Step | None:
     """Return a record; None if there is none."""
     said = load(path)
-    try:
-        return (
-            None
-            if said is None
-            else Step(path.stem, said["parent"], said["said"], said["layer"], said["made"])
-        )
-    except KeyError:
+    if said is None:
         return None
+    parent, text, layer, made = (said.get(name) for name in ("parent", "said", "layer", "made"))
+    if not all(isinstance(word, str) for word in (parent, text, layer)):
+        return None
+    return Step(path.stem, str(parent), str(text), str(layer), float(made)) if _is_time(made) else None
+
+
+def _is_time(made: object) -> TypeGuard[float]:
+    """Say whether something is a number of seconds."""
+    return isinstance(made, (int, float))

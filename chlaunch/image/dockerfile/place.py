@@ -31,13 +31,15 @@ class Source:
     lines: tuple[str, ...] = field(repr=False)
     escape: str = "\\"
 
-    def wrong(self, line: int, column: int, why: str, hint: str = "") -> BuildError:
+    def wrong(
+        self, line: int, column: int, why: str, hint: str = "", what: str = "can't parse"
+    ) -> BuildError:
         """Return the failure for what stands at line and column, both counted from 1, with a caret."""
         text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
         start = max(0, min(column - 1 - SHOWN_MOST // 2, len(text) - SHOWN_MOST))
         before, after = _shown(text[start : column - 1]), _shown(text[column - 1 : start + SHOWN_MOST])
         pointed = f"{before}{after}\n{' ' * len(before)}^" if text else ""
-        message = f"can't parse: {_shown(self.name)}:{line}:{column}: {said(why)}"
+        message = f"{what}: {_shown(self.name)}:{line}:{column}: {said(why)}"
         return BuildError(message, "\n".join(part for part in (said(hint), pointed) if part))
 
 
@@ -56,14 +58,23 @@ class Place:
     original: str
     parts: tuple[tuple[int, int, int], ...] = field(default=(), repr=False, compare=False)
 
-    def wrong(self, why: str, at: int | str = 0, hint: str = "") -> BuildError:
+    def wrong(self, why: str, at: int | str = 0, hint: str = "", what: str = "can't parse") -> BuildError:
         """Return the failure for what stands at an offset of the original, or is the first such text."""
         offset = max(0, self.find(at)) if isinstance(at, str) else at
         line, column = self.line, 1
         for start, its_line, its_column in self.parts:
             if start <= offset:
                 line, column = its_line, its_column + offset - start + 1
-        return self.source.wrong(line, column, why, hint)
+        return self.source.wrong(line, column, why, hint, what)
+
+    def failed(self, why: str, at: int | str = 0, hint: str = "") -> BuildError:
+        """Return the failure for what is well written and can't be done; see wrong()."""
+        return self.wrong(why, at, hint, "build failed")
+
+    @property
+    def shown(self) -> str:
+        """Return file and line, for messages."""
+        return f"{self.source.name}:{self.line}"
 
     def find(self, text: str) -> int:
         """Return the offset of a text in the original, after its name; -1 if it is not there."""

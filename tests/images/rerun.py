@@ -1,0 +1,18 @@
+"""A build in a process of its own, which may be killed or traced; of a site that is there."""
+
+from pathlib import Path
+
+from builds import Site
+
+from chlaunch.image.build.running import Bind
+from chlaunch.image.events import Silent
+from chlaunch.image.opening import open_store
+
+
+def main(directory: str, ch_run: str, text: str) -> None:
+    """Build a Dockerfile's text; in its steps, /log is the directory log beside the context, if there is one."""
+    store = open_store(Path(directory, "storage"), Silent().say)
+    assert store is not None
+    log = Path(directory, "log")
+    binds = (Bind(log, "/log", read_only=False),) if log.is_dir() else ()
+    Site(Path(directory, "context"), store, ch_run).build(text, binds=binds)
