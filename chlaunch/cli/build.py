@@ -28,7 +28,8 @@ from chlaunch.image.dockerfile import ignore, parse
 from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.syntax import Dockerfile
 from chlaunch.image.manifest import Platform, host_platform
-from chlaunch.image.store import Store, StoredImage
+from chlaunch.image.records import StoredImage
+from chlaunch.image.store import Store
 
 DOCKERFILE_MOST = 16 << 20
 STDIN = "-"

@@ -41,9 +41,10 @@ from chlaunch.image.layout import Layout, LayoutSink
 from chlaunch.image.manifest import Source, host_platform
 from chlaunch.image.pull import fetch_blob, pull
 from chlaunch.image.push import Goal, push
+from chlaunch.image.records import StoredImage
 from chlaunch.image.reference import DEFAULT_TAG
 from chlaunch.image.roots import Root
-from chlaunch.image.store import Store, StoredImage
+from chlaunch.image.store import Store
 
 
 @dataclass(frozen=True)

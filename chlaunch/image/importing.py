@@ -21,8 +21,9 @@ from chlaunch.image.manifest import Platform, host_platform, parse_config
 from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
 from chlaunch.image.pull import full, pull
+from chlaunch.image.records import Layer, Record, StoredImage
 from chlaunch.image.roots import Root
-from chlaunch.image.store import Layer, Record, Store, StoredImage
+from chlaunch.image.store import Store
 from chlaunch.image.tools import Tools
 from chlaunch.image.unpack import Limits, Unpacked, unpack
 from chlaunch.rootfs import Rootfs

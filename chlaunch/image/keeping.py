@@ -12,8 +12,9 @@ from chlaunch.errors import ImageError, StorageError
 from chlaunch.image.build import steps
 from chlaunch.image.locks import Say
 from chlaunch.image.manifest import Manifest, parse
+from chlaunch.image.records import StoredImage
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Store, StoredImage, file_name, word
+from chlaunch.image.store import Store, file_name, word
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from chlaunch.errors import StorageError
 from chlaunch.image import locks
 from chlaunch.image.locks import Say
-from chlaunch.image.store import Store, read
+from chlaunch.image.records import read
+from chlaunch.image.store import Store
 
 VERSION = 1
 DIRECTORIES = ("l", "layers", "images", "deleted", "blobs/sha256", "blobs/partial", "tmp", "locks", "cache")

@@ -21,8 +21,9 @@ from chlaunch.image.manifest import (
     Source,
     digest_of,
 )
+from chlaunch.image.records import Layer, Record, StoredImage
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Layer, Record, Store, StoredImage
+from chlaunch.image.store import Store
 from chlaunch.image.unpack import Unpacked, settle, unpack
 
 # Layers at once. More would not make two processors faster, and registries count connections.

@@ -25,7 +25,8 @@ from chlaunch.image.manifest import (
 )
 from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
-from chlaunch.image.store import Layer, Store, StoredImage
+from chlaunch.image.records import Layer, StoredImage
+from chlaunch.image.store import Store
 from chlaunch.rootfs import open_image
 
 JOBS = 4

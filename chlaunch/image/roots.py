@@ -21,8 +21,9 @@ from chlaunch.image.finding import Wanted, find
 from chlaunch.image.manifest import Descriptor, Progress, Source
 from chlaunch.image.metadata import metadata_files
 from chlaunch.image.pull import JOBS, fetch_blob
+from chlaunch.image.records import StoredImage
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Store, StoredImage
+from chlaunch.image.store import Store
 from chlaunch.image.tools import Tools
 from chlaunch.image.unpack import Limits, Unpacked, settle, unpack
 from chlaunch.rootfs import squashfs_offset

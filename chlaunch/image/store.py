@@ -28,23 +28,21 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from chlaunch.errors import StorageError
 from chlaunch.image import locks
 from chlaunch.image.locks import Patience, Say
 from chlaunch.image.manifest import OCI_LAYER, Descriptor
+from chlaunch.image.records import Layer, Record, StoredImage, layer_of, load, read, record_of
 from chlaunch.image.removal import remove_tree
-from chlaunch.trees import LAYER
 
 # As few characters as tell a layer from the others: mount(2) reads one page of options.
 SHORT_LEAST, SHORT_MOST = 4, 16
 
-RECORD_MOST = 1 << 20
 
 # Seconds.
 MOMENT, LONG = 5, 3600
@@ -57,61 +55,6 @@ AREAS = ("images", "deleted")
 # renameat2(2): both names are there at any time.
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
-
-
-@dataclass(frozen=True)
-class Layer:
-    """An unpacked layer. key: by which it is found. short: its name in l. size: of its files, in bytes.
-
-    diff_id: the digest of its uncompressed archive; empty if it never was one. dropped: what its archive had
-    that nobody can have here (devices, set-id bits), and how many.
-    """
-
-    key: str
-    short: str
-    diff_id: str = ""
-    size: int = 0
-    members: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of an image. keys: of its layers, the lowest first. top: the key of the one that is ours.
-
-    reference: where it came from, in full. digest: of its manifest; empty if it has none. platform: as
-    --arch has it. made: seconds since 1970. whole: the keys are as the manifest has them; else the image is
-    one copy of all layers.
-    """
-
-    reference: str
-    digest: str
-    platform: str
-    made: float
-    keys: tuple[str, ...]
-    top: str = ""
-    whole: bool = True
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """An image in storage. name: by which ch-run knows it. layers: the lowest first, ours included."""
-
-    name: str
-    path: Path
-    record: Record
-    layers: tuple[Layer, ...]
-    trees: tuple[Path, ...]
-
-    @property
-    def config(self) -> bytes:
-        """Return its configuration, JSON; empty if it has none."""
-        return read(self.path / "config.json")
-
-    @property
-    def manifest(self) -> bytes:
-        """Return its manifest as it was downloaded; empty if it has none."""
-        return read(self.path / "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -176,7 +119,7 @@ class Store:
 
     def layer(self, key: str) -> Layer | None:
         """Return the layer; None if there is none."""
-        layer = _layer(load(self.path / "layers" / f"{key}.json") or {})
+        layer = layer_of(load(self.path / "layers" / f"{key}.json") or {})
         return layer if layer is not None and self.tree(layer).is_dir() else None
 
     def tree(self, layer: Layer) -> Path:
@@ -242,7 +185,7 @@ class Store:
     def image(self, name: str, area: str = "images") -> StoredImage | None:
         """Return the image of that name; None if there is none, or it is damaged. area: images or deleted."""
         path = self.path / area / file_name(name)
-        record = _record(load(path / "image.json") or {})
+        record = record_of(load(path / "image.json") or {})
         if record is None:
             return None
         layers = [self.layer(key) for key in (*record.keys, *((record.top,) if record.top else ()))]
@@ -338,55 +281,6 @@ def _shorts(key: str) -> Iterator[str]:
     digits = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower()
     for length in range(SHORT_LEAST, SHORT_MOST + 1):
         yield digits[:length]
-
-
-def read(path: Path) -> bytes:
-    """Return what a small file has; nothing if it is not there.
-
-    Raises:
-        StorageError: it is there, and can't be read: what is not known must not be taken for not there.
-
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(RECORD_MOST * 16)
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
-    except OSError as error:
-        raise StorageError(f"can't read storage: {path}: {os.strerror(error.errno or 0)}") from error
-
-
-def load(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object; None if there is none."""
-    try:
-        said = json.loads(read(path))
-    except (ValueError, RecursionError):
-        return None
-    return said if isinstance(said, dict) else None
-
-
-def _layer(said: Mapping[str, Any]) -> Layer | None:
-    """Return the layer that a record is of; None if it makes no sense."""
-    try:
-        layer = Layer(**said)
-    except TypeError:
-        return None
-    texts = (layer.key, layer.short, layer.diff_id)
-    numbers = (layer.size, layer.members)
-    fine = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
-    return layer if fine and LAYER.fullmatch(layer.short) and isinstance(layer.dropped, dict) else None
-
-
-def _record(said: Mapping[str, Any]) -> Record | None:
-    """Return the record of an image; None if it makes no sense."""
-    try:
-        record = Record(**{**said, "keys": tuple(said["keys"])})
-    except (TypeError, KeyError):
-        return None
-    texts = (record.reference, record.digest, record.platform, record.top, *record.keys)
-    fine = all(isinstance(text, str) for text in texts) and isinstance(record.made, (int, float))
-    return record if fine else None
 
 
 def _age(path: Path) -> float:

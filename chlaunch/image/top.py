@@ -12,7 +12,8 @@ from pathlib import Path
 
 from chlaunch.image.manifest import Config
 from chlaunch.image.metadata import metadata_files
-from chlaunch.image.store import Layer, Store
+from chlaunch.image.records import Layer
+from chlaunch.image.store import Store
 from chlaunch.trees import Directory, Stack
 
 # Mount points, and where programs expect to write. The last two become files: ch-run binds the host's there.

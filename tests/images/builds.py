@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chlaunch.image.manifest import Platform
-    from chlaunch.image.store import Store, StoredImage
+    from chlaunch.image.records import StoredImage
+    from chlaunch.image.store import Store
 
 
 @dataclass

@@ -261,9 +261,10 @@ def test_no_network(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         text = "FROM tiny\nRUN --network=%s nc -w 1 127.0.0.1 " + str(port) + " </dev/null; echo $? >/said"
-        accept = threading.Thread(target=server.accept, daemon=True)
+        accept = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
         accept.start()
         assert site.run(text % "host") == "0\n"
+        accept.join()
         assert site.run(text % "none") == "1\n"
 
 

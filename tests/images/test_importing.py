@@ -26,7 +26,8 @@ from chlaunch.rootfs import Rootfs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from chlaunch.image.store import Store, StoredImage
+    from chlaunch.image.records import StoredImage
+    from chlaunch.image.store import Store
 
 BASE = {
     "bin": None,

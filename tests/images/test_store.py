@@ -25,8 +25,9 @@ from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Descriptor, Platform
 from chlaunch.image.opening import open_store
 from chlaunch.image.pull import pull
+from chlaunch.image.records import StoredImage
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.store import Store, StoredImage
+from chlaunch.image.store import Store
 
 BASE = {"bin": None, "bin/sh": b"shell", "etc": None, "etc/a": b"a", "etc/b": b"b", "usr": None}
 SECOND = {"etc": None, "etc/.wh.a": b"", "etc/c": b"c", "opt": None, "opt/x": b"x" * 10_000}

@@ -23,7 +23,8 @@ from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.dockerfile.scope import Scope, platform_arguments
 from chlaunch.image.manifest import Config, Platform, digest_of, host_platform, parse_config
 from chlaunch.image.metadata import config_of, history_of
-from chlaunch.image.store import Layer, Record, Store, StoredImage
+from chlaunch.image.records import Layer, Record, StoredImage
+from chlaunch.image.store import Store
 
 
 @dataclass

@@ -16,7 +16,7 @@ from chlaunch.image.build.state import derived, now
 from chlaunch.image.compress import pieces
 from chlaunch.image.dockerfile import syntax
 from chlaunch.image.dockerfile.place import Place
-from chlaunch.image.store import Layer
+from chlaunch.image.records import Layer
 from chlaunch.image.unpack import Limits, settle, unpack
 from chlaunch.rootfs import over
 from chlaunch.trees import Directory, Stack

@@ -10,7 +10,7 @@ from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.syntax import Dockerfile
 from chlaunch.image.events import Events
 from chlaunch.image.manifest import Platform, host_platform
-from chlaunch.image.store import StoredImage
+from chlaunch.image.records import StoredImage
 
 FORCES = ("seccomp", "fakeroot", "none")
 CACHES = ("enabled", "disabled", "rebuild")

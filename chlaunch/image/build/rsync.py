@@ -16,7 +16,7 @@ from chlaunch.image.build.copying import Goal
 from chlaunch.image.build.sources import Entry, Origin, Wanted
 from chlaunch.image.build.state import derived
 from chlaunch.image.dockerfile import syntax
-from chlaunch.image.store import Layer
+from chlaunch.image.records import Layer
 from chlaunch.rootfs import over
 from chlaunch.trees import Directory
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from chlaunch.errors import BuildError, ImageError
 from chlaunch.image.build import left, orphans
 from chlaunch.image.build.left import Left
-from chlaunch.image.store import Layer, Store
+from chlaunch.image.records import Layer
+from chlaunch.image.store import Store
 from chlaunch.rootfs import NEEDED, Rootfs, over
 from chlaunch.trees import Directory, Stack
 

@@ -16,7 +16,7 @@ from chlaunch.image.build.running import Bind, CommandError, Running
 from chlaunch.image.build.state import State, derived
 from chlaunch.image.dockerfile import checks, syntax
 from chlaunch.image.dockerfile.mounts import Mount
-from chlaunch.image.store import Layer
+from chlaunch.image.records import Layer
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder, Progress

@@ -22,7 +22,7 @@ from chlaunch.errors import BuildError
 from chlaunch.image.dockerfile import ignore
 from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.place import Place
-from chlaunch.image.store import read
+from chlaunch.image.records import read
 from chlaunch.rootfs import Rootfs, over
 from chlaunch.trees import Directory, Parts, Stack, is_whiteout, stamp
 

@@ -17,8 +17,9 @@ from chlaunch.image.build.state import State, derived, now
 from chlaunch.image.build.steps import Step
 from chlaunch.image.inside import FLAGS
 from chlaunch.image.pack import OPAQUE_ATTRIBUTE
+from chlaunch.image.records import Layer
 from chlaunch.image.removal import remove_at
-from chlaunch.image.store import Layer, Store
+from chlaunch.image.store import Store
 from chlaunch.trees import is_whiteout
 
 # Layers that a step may start from, and how many of them stay as they are when there are as many.

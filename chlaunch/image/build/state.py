@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from chlaunch.image.manifest import Config, Platform
-from chlaunch.image.store import Layer, Store
+from chlaunch.image.records import Layer
+from chlaunch.image.store import Store
 from chlaunch.rootfs import Rootfs, over
 from chlaunch.trees import Directory, Stack
 

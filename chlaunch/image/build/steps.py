@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from chlaunch.image.store import Layer, Store, load
+from chlaunch.image.records import Layer, load
+from chlaunch.image.store import Store
 
 # Of storage: records, and below them what RUN --mount=type=cache keeps and digests of large files.
 DIRECTORY = "cache"
