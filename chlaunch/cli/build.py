@@ -238,7 +238,7 @@ def _request(asked: Asked, dockerfile: Dockerfile, tag: str, context: Path | Non
         commands=tuple(tuple(words.split(",")) for words in given["force_cmd"]),
         binds=tuple(_bind(words) for words in given["bind"]),
         secrets=dict(_secret(words, environment) for words in given.get("secret") or ()),
-        ssh=dict(_agent(words, environment) for words in given.get("ssh") or ("default",)),
+        ssh=dict(_agent(words, environment) for words in given.get("ssh") or ()),
         environment=environment,
         source_date=epoch(date),
         interactive=bool(given.get("interactive")),

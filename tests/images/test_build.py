@@ -80,6 +80,7 @@ COPIED: list[tuple[str, Mapping[str, str | None]]] = [
     ("COPY nothing* a.txt /d/", {"/d/a.txt": "a"}),
     ("ARG name=a\nCOPY ${name}.txt /$name", {"/a": "a"}),
     ("ADD a.txt dir /d/", {"/d/a.txt": "a", "/d/one": "1"}),
+    ("RSYNC *.txt /d/", {"/d/b.txt": "b"}),
     ("RSYNC dir /d/", {"/d/dir/sub/two": "2"}),
     ("RSYNC dir/ /d", {"/d/sub/two": "2", "/d/dir": None}),
     ("RSYNC a.txt /d", {"/d": "a"}),
@@ -123,6 +124,9 @@ REFUSED = [
     ("COPY --from=tiny /nothing /d", "/nothing: not in tiny"),
     ("ADD git@example.com:x.git /d", "can't fetch git@"),
     ("RSYNC missing /d", "missing: not in the context"),
+    ("RSYNC out/passwd /d", "out/passwd: not in the context"),
+    ("RSYNC +l dir /d", "what links lead to is not copied"),
+    ("RSYNC -rL dir /d", "what links lead to is not copied"),
 ]  # fmt: skip
 
 

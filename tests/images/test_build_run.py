@@ -261,7 +261,11 @@ def test_no_network(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         text = "FROM tiny\nRUN --network=%s nc -w 1 127.0.0.1 " + str(port) + " </dev/null; echo $? >/said"
-        accept = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
+
+        def serve() -> None:
+            server.accept()[0].close()
+
+        accept = threading.Thread(target=serve, daemon=True)
         accept.start()
         assert site.run(text % "host") == "0\n"
         accept.join()

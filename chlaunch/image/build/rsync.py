@@ -6,6 +6,7 @@ pick files in ways that nobody else knows.
 
 import stat
 import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from chlaunch.image.build.copying import Goal
 from chlaunch.image.build.sources import Entry, Origin, Wanted
 from chlaunch.image.build.state import derived
 from chlaunch.image.dockerfile import syntax
+from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.records import Layer
 from chlaunch.rootfs import over
 from chlaunch.trees import Directory
@@ -23,15 +25,18 @@ from chlaunch.trees import Directory
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder, Progress
 
-# As Charliecloud has them: +m keeps metadata, +l also follows links that lead outside, +u copies all links as
-# they are, +z nothing by default.
+# As Charliecloud has them: +m keeps metadata, +u copies all links as they are, +z nothing by default. Its +l
+# copies what links lead to, also outside of the context, where a Dockerfile has nothing to look for.
 PRESETS = {
     "": ("-a", "--no-owner", "--no-group", "--safe-links"),
     "m": ("-a", "--no-owner", "--no-group", "--safe-links"),
-    "l": ("-a", "--no-owner", "--no-group", "--copy-unsafe-links"),
     "u": ("-a", "--no-owner", "--no-group", "--links"),
     "z": (),
 }
+
+# Options that do the same (rsync(1)), and the letters of theirs.
+FOLLOWING = ("--copy-l", "--copy-u", "--copy-d")
+FOLLOWING_LETTERS = "Lk"
 
 
 def rsync(builder: "Builder", progress: "Progress", instruction: syntax.Rsync) -> None:
@@ -45,12 +50,15 @@ def rsync(builder: "Builder", progress: "Progress", instruction: syntax.Rsync) -
     context = builder.request.context
     if context is None:
         raise place.failed("there is no context", 0, "give a directory instead of -")
+    _check(instruction)
     if any(option.startswith("--del") for option in instruction.options):
         builder.remark("RSYNC --delete: left out, what the image has stays")
-    found = sources.found(Origin(Directory(str(context)), "the context"), Wanted(instruction.sources), place)
+    the_context = Origin(Directory(str(context)), "the context")
+    found = sources.found(the_context, Wanted(instruction.sources), place)
     one_file = len(found) == 1 and stat.S_ISREG(found[0][1].st_mode)
     with builder.store.work() as staged:
-        _call(instruction, context, staged)
+        names = [name for word in instruction.sources for name in _names(the_context, word, place)]
+        _call(instruction, names, context, staged)
         origin = Origin(Directory(str(staged)), "what rsync made")
         rows = [row for row in sources.entries(origin, (), staged.stat(), (), ()) if row.names]
         asks = [instruction.destination, state.config.directory, one_file, builder.request.source_date]
@@ -73,11 +81,34 @@ def _digest(rows: list[Entry]) -> str:
     return derived(sources.digest(rows, None), [row.time for row in rows if stat.S_ISREG(row.mode)])
 
 
-def _call(instruction: syntax.Rsync, context: Path, target: Path) -> None:
-    """Run rsync in the context."""
+def _names(origin: Origin, word: str, place: Place) -> Iterator[str]:
+    """Give the paths that a source names, relative to the context; no link is on the way."""
+    context = over(origin.tree, origin.shown)
+    for path in sources.matching(origin, word, place):
+        above, _, last = path.rpartition("/")
+        is_content = word.endswith("/") or not last
+        real = context.locate(path if is_content else above or "/")
+        if real is not None:
+            yield real.strip("/") + "/" if is_content else f"{real}/{last}".strip("/")
+
+
+def _check(instruction: syntax.Rsync) -> None:
+    """Raise BuildError where links would be followed out of the context."""
+    letters = "".join(option for option in instruction.options if not option.startswith("--"))
+    follows = any(option.startswith(FOLLOWING) for option in instruction.options)
+    if instruction.preset == "l" or follows or any(letter in letters for letter in FOLLOWING_LETTERS):
+        raise instruction.place.failed(
+            "what links lead to is not copied",
+            0,
+            "it may lie outside of the context; copy it into that first",
+        )
+
+
+def _call(instruction: syntax.Rsync, names: Sequence[str], context: Path, target: Path) -> None:
+    """Run rsync in the context. names: of sources there, with no link on the way."""
     # Whatever a source is called, it is neither an option nor a host.
-    names = [f"./{source.lstrip('/')}" for source in instruction.sources]
-    words = ["rsync", *PRESETS[instruction.preset], *instruction.options, "--", *names, f"{target}/"]
+    paths = [f"./{name}" for name in names]
+    words = ["rsync", *PRESETS[instruction.preset], *instruction.options, "--", *paths, f"{target}/"]
     try:
         done = subprocess.run(
             words,

@@ -90,7 +90,7 @@ def found(origin: Origin, wanted: Wanted, place: Place) -> list[Found]:
     rows: list[Found] = []
     for word in wanted.words:
         before = len(rows)
-        for path in _matching(origin, word, place):
+        for path in matching(origin, word, place):
             rootfs = over(origin.tree, origin.shown)
             real = rootfs.locate(path)
             status = None if real is None else origin.tree.status(_parts(real))
@@ -167,7 +167,7 @@ def _walk(
             yield from _walk(origin, (*parts, name), inner, (*names, name), unwanted)
 
 
-def _matching(origin: Origin, word: str, place: Place) -> list[str]:
+def matching(origin: Origin, word: str, place: Place) -> list[str]:
     """Return the paths that a word names, sorted: itself, or what its stars match, name by name."""
     parts = [part for part in posixpath.normpath(word).split("/") if part not in ("", ".")]
     if ".." in parts:
