@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,10 @@ from chlaunch.image.events import Events
 from chlaunch.image.manifest import Platform, host_platform
 from chlaunch.image.opening import open_store
 from chlaunch.image.store import Store
-from chlaunch.image.unpack import Limits
 from chlaunch.rootfs import storage_directory
+
+if TYPE_CHECKING:
+    from chlaunch.image.unpack import Limits
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ def name_in_storage(name: str, platform: Platform | None) -> str:
     return f"{name}~{str(platform.usual).replace('/', '-')}"
 
 
-def limits_of(asked: Asked) -> Limits:
+def limits_of(asked: Asked) -> "Limits":
     """Return what an image may need, as the options have it."""
+    from chlaunch.image.unpack import Limits  # noqa: PLC0415  20 ms to load, and few commands unpack
+
     limits = Limits()
     size, members = asked.given["max_size"], asked.given["max_members"]
     return replace(limits, size=(size << 30) if size else limits.size, members=members or limits.members)

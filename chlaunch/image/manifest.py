@@ -6,7 +6,7 @@ shape but for their media types. Everything read here may come from strangers.
 
 import hashlib
 import json
-import platform as machine
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -184,7 +184,7 @@ def digest_of(raw: bytes) -> str:
 
 def host_platform() -> Platform:
     """Return the platform of this machine (uname(2))."""
-    name = machine.machine()
+    name = os.uname().machine
     return Platform(*ARCHITECTURES.get(name, (name, "")))
 
 
