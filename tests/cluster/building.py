@@ -7,6 +7,7 @@ are directories, its proxies, and files that say how names are resolved.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -25,6 +26,9 @@ EXAMPLE = CHECKOUT / "examples/mpi-hello"
 # Where the machine's users find them; it has files of its own in /etc.
 RESOLVING = ("resolv.conf", "hosts")
 SHOWN = Path("/run/outward")
+
+# In a line of sources.list(5) or a .sources file, of which apt-get indextargets would tell, but in a second.
+DIRECTORY = r"\b(?:file|copy):/+(\S+)"
 
 SECONDS = 300
 
@@ -78,7 +82,7 @@ def kept_storage(machine: Machine) -> Path:
 
 def _mirrors() -> list[str]:
     """Return the directories in which apt of this host finds packages."""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    found = {line.partition(":")[2] for line in lines if line.startswith(("file:", "copy:"))}
+    sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    lines = [line for path in sources if path.is_file() for line in path.read_text().splitlines()]
+    found = {path for line in lines for path in re.findall(DIRECTORY, line.partition("#")[0])}
     return sorted(f"/{path.strip('/')}" for path in found)
