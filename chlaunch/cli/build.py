@@ -321,7 +321,7 @@ def _cache(given: Mapping[str, Any], environment: Mapping[str, str]) -> str:
         if given[name]
     ]
     if len(chosen) > 1:
-        raise UsageError("--cache, --no-cache and --rebuild exclude each other")
+        raise UsageError("--cache, --no-cache and --rebuild exclude each other", "give one of them")
     names = {"cache": "enabled", "no_cache": "disabled", "rebuild": "rebuild"}
     return (
         names[chosen[0]]
