@@ -55,6 +55,7 @@ group_cluster() {
 	need util-linux has setpriv
 	need hostname has hostname
 	need mmdebstrap has mmdebstrap
+	need openssh-client has ssh-agent
 	need rsync has rsync
 	need squashfs-tools has mksquashfs
 	need squashfuse has squashfuse_ll
