@@ -12,28 +12,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from chlaunch.errors import BuildError
+
 PR_SET_CHILD_SUBREAPER = 36
 
 # Seconds until what was killed is no more; then it hangs in the kernel, and can't write.
 ENDING_MOST = 5.0
+LOOK_EVERY = 0.001
 
 
 @contextmanager
 def reaped() -> Iterator[None]:
-    """Afterwards, end all children that this process got meanwhile."""
+    """Afterwards, end all children that this process got meanwhile, by whomever: it does one step at a time.
+
+    Raises:
+        BuildError: one can't be ended, and may go on writing.
+
+    """
     before = set(_children())
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         yield
     finally:
-        deadline = time.monotonic() + ENDING_MOST
-        while (left := set(_children()) - before) and time.monotonic() < deadline:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+        left = _end_all_but(before)
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    if left:
+        shown = ", ".join(map(str, sorted(left)[:5]))
+        raise BuildError(
+            f"build failed: processes that RUN has started can't be ended: {shown}",
+            "ps -o pid,stat,wchan,args",
+        )
+
+
+def _end_all_but(before: set[int]) -> set[int]:
+    """End children, with those that come to us meanwhile; return whom that did not end."""
+    deadline = time.monotonic() + ENDING_MOST
+    while (left := set(_children()) - before) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(LOOK_EVERY)
+    return left
 
 
 def _children() -> list[int]:
