@@ -34,6 +34,9 @@ from chlaunch.image.store import Store
 DOCKERFILE_MOST = 16 << 20
 STDIN = "-"
 
+# Of an instruction that is a program.
+LINE_MOST = 1000
+
 # Said of a step that took so long, in seconds.
 TIME_FROM = 1.0
 
@@ -150,7 +153,8 @@ class Steps:
         if self._asked.given["json"]:
             shared.say("", json.dumps({"event": "step", "line": line, "text": text, "state": state.strip()}))
         else:
-            first = text if len(text) <= 1000 else f"{text[:999]}…"  # noqa: PLR2004  a program in a Dockerfile
+            plain = "".join(one if one.isprintable() else " " for one in text)
+            first = plain if len(plain) <= LINE_MOST else f"{plain[: LINE_MOST - 1]}…"
             self._asked.events.say(f"{line:>3}{state} {first}")
 
     def end(self, line: int, seconds: float) -> None:

@@ -399,9 +399,17 @@ def test_added_from_the_network(site: Site, tmp_path: Path) -> None:
             site.build(f"FROM tiny\nADD {url}x /e")
         with pytest.raises(BuildError, match="has no name at its end"):
             site.build(f"FROM tiny\nADD http://127.0.0.1:{server.server_port}/ /e/")
+        site.build(text)
+        assert site.told.signs == "***"
+        alone = f"FROM tiny\nADD --checksum=sha256:{digest} {url} /e"
+        site.build(alone)
+        (served / "a b.tar").write_bytes(archive({"in": b"2"}))
+        with pytest.raises(BuildError, match=r"Dockerfile:3.*has another checksum"):
+            site.build(text)
+        assert site.told.signs == ".."
         server.shutdown()
-    site.build(text)
-    assert site.told.signs == "***"
+    site.build(alone)  # what it must be is known
+    assert site.told.signs == "*"
     site.assert_clean()
 
 

@@ -227,7 +227,7 @@ def test_what_is_wrong(desk: Desk, words: list[str], text: str, code: int, why: 
     assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
     assert desk.leftovers == []
-    assert "wrong" not in desk.ok("list").stdout.split()
+    assert not (desk.home / "store/images/wrong").exists()
 
 
 def test_modify(desk: Desk) -> None:

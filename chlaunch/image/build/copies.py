@@ -1,31 +1,21 @@
 """COPY, ADD and WORKDIR as steps of a build."""
 
-import posixpath
-import stat
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
-from chlaunch.errors import ChlaunchError
-from chlaunch.image.build import copying, rsync, sources, steps
+from chlaunch.image.build import adding, copying, rsync, sources, steps
 from chlaunch.image.build.copying import Goal
 from chlaunch.image.build.sources import Entry, Origin, Wanted
 from chlaunch.image.build.state import derived, now
-from chlaunch.image.compress import pieces
 from chlaunch.image.dockerfile import syntax
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.records import Layer
-from chlaunch.image.unpack import Limits, settle, unpack
 from chlaunch.rootfs import over
 from chlaunch.trees import Directory, Stack
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder, Progress
-
-SCHEMES = ("http://", "https://", "ftp://", "git://", "ssh://", "git@")
-REMOTE = ("http://", "https://")
 
 
 def copy(
@@ -40,35 +30,52 @@ def copy(
     if isinstance(instruction, syntax.Rsync):
         rsync.rsync(builder, progress, instruction)
         return
-    state = progress.state
     origin, key = _origin(builder, progress, instruction)
     local, remote = _wanted(instruction)
     before = [] if key else _sources(origin, local, instruction)
     brings = key or sources.digest(before, builder.store.path / steps.DIGESTS)
-    asks = [type(instruction).__name__, instruction.sources, instruction.destination, instruction.chmod]
-    bodies = tuple((file.name, file.content) for file in instruction.files)
-    more = [instruction.excludes, local.parents, bodies, state.config.directory, builder.request.source_date]
-    what = getattr(instruction, "checksum", ""), getattr(instruction, "unpack", None)
+    with adding.looked_at(builder, instruction, remote) as fetched:
+        state = progress.state
+        asks = derived(state.key, [*_asked(instruction), state.config.directory, builder.request.source_date])
 
-    def work(directory: Path) -> Layer | None:
-        stack = state.stack(builder.store)
-        goal = Goal(instruction.destination, over(stack, "the image so far"), state.config.directory)
-        several = bool(remote or bodies) and len(instruction.sources) + len(bodies) > 1
-        rows = copying.destined(origin, local, goal, instruction.place, several=several and bool(local.words))
-        rows += copying.texts(bodies, goal, _time(builder), several=bool(instruction.sources))
-        for number, word in enumerate(remote):
-            rows += _fetched(builder, directory / f"url{number}", word, goal, instruction)
-        if isinstance(instruction, syntax.Add):
-            rows = _unpacked(rows, directory, goal, instruction)
-        rows = copying.with_mode(rows, instruction.chmod)
-        layer = written(builder, stack, rows, directory, instruction.place)
-        if before and _stamps(before) != _stamps(_sources(origin, local, instruction)):
-            raise instruction.place.failed(
-                "files have changed while they were copied", 0, "build again when nobody writes there"
+        def work(directory: Path) -> Layer | None:
+            stack = state.stack(builder.store)
+            goal = Goal(instruction.destination, over(stack, "the image so far"), state.config.directory)
+            rows = _brought(builder, origin, local, instruction, goal)
+            files = fetched.files or adding.fetch(builder, directory / "urls", instruction, remote)
+            rows += [adding.entry(file, url, goal, instruction.place) for url, file in files.items()]
+            if isinstance(instruction, syntax.Add):
+                rows = adding.unpacked(rows, directory, goal, instruction)
+            layer = written(
+                builder, stack, copying.with_mode(rows, instruction.chmod), directory, instruction.place
             )
-        return layer
+            if before and _stamps(before) != _stamps(_sources(origin, local, instruction)):
+                raise instruction.place.failed(
+                    "files have changed while they were copied", 0, "build again when nobody writes there"
+                )
+            return layer
 
-    builder.do(progress, instruction, derived(state.key, [*asks, *more, brings, *what]), work)
+        builder.do(progress, instruction, derived(asks, [brings, fetched.digest]), work)
+
+
+def _asked(instruction: syntax.Copy | syntax.Add) -> list[object]:
+    """Return what an instruction says."""
+    bodies = [(file.name, file.content) for file in instruction.files]
+    asks = [type(instruction).__name__, instruction.sources, instruction.destination, instruction.chmod]
+    if isinstance(instruction, syntax.Add):
+        return [*asks, instruction.excludes, bodies, instruction.checksum, instruction.unpack]
+    return [*asks, instruction.excludes, bodies, instruction.parents]
+
+
+def _brought(
+    builder: "Builder", origin: Origin, local: Wanted, instruction: syntax.Copy | syntax.Add, goal: Goal
+) -> list[Entry]:
+    """Return what comes from the context, a stage or an image, and here-documents, at its place."""
+    several = len(instruction.sources) + len(instruction.files) > 1
+    alone = len(local.words) == len(instruction.sources) and not instruction.files
+    rows = copying.destined(origin, local, goal, instruction.place, several=not alone and bool(local.words))
+    bodies = tuple((file.name, file.content) for file in instruction.files)
+    return rows + copying.texts(bodies, goal, _time(builder), several=several)
 
 
 def make_directory(builder: "Builder", progress: "Progress", instruction: syntax.Workdir) -> None:
@@ -116,8 +123,7 @@ def written(
 
 def _wanted(instruction: syntax.Copy | syntax.Add) -> tuple[Wanted, list[str]]:
     """Return what comes from the context or a stage, and URLs."""
-    remote = [word for word in instruction.sources if word.startswith(SCHEMES)]
-    _check_remote(instruction, remote)
+    remote = adding.urls(instruction)
     local = tuple(word for word in instruction.sources if word not in remote)
     parents = isinstance(instruction, syntax.Copy) and instruction.parents
     return Wanted(local, instruction.excludes, parents), remote
@@ -146,84 +152,10 @@ def _origin(
         return Origin(state.stack(builder.store), name), state.key
     context = builder.request.context
     if context is None:
-        if any(not word.startswith(SCHEMES) for word in instruction.sources):
+        if any(not adding.is_url(word) for word in instruction.sources):
             raise instruction.place.failed("there is no context", 0, "give a directory instead of -")
         context = builder.store.path / "tmp"
     return Origin(Directory(str(context)), "the context", builder.request.left_out), ""
-
-
-def _check_remote(instruction: syntax.Copy | syntax.Add, remote: Sequence[str]) -> None:
-    """Raise BuildError for a URL that nobody fetches here."""
-    for word in remote:
-        if isinstance(instruction, syntax.Copy):
-            raise instruction.place.failed("COPY takes no URL", word, "ADD does")
-        if not word.startswith(REMOTE) or urlsplit(word).path.endswith(".git"):
-            raise instruction.place.failed(
-                f"can't fetch {word}",
-                word,
-                "ADD fetches http and https; clone a repository with RUN git clone",
-            )
-
-
-def _fetched(
-    builder: "Builder", directory: Path, url: str, goal: Goal, instruction: syntax.Copy | syntax.Add
-) -> list[Entry]:
-    """Return what is at a URL, as a file that only its owner may read and write, as in Docker."""
-    directory.mkdir()
-    name = unquote(posixpath.basename(urlsplit(url).path))
-    if "/" in name or "\0" in name or name in ("", ".", ".."):
-        if goal.is_directory:
-            hint = "name the file at the end of the destination"
-            raise instruction.place.failed(f"{url} has no name at its end", url, hint)
-        name = "file"
-    file = directory / name
-    builder.means.fetch(url, file, getattr(instruction, "checksum", ""))
-    file.chmod(0o600)
-    top = copying.place_of(goal.image, goal.target)
-    status = file.stat()
-    names = (*top, name) if goal.is_directory else top
-    origin = Origin(Directory(str(directory)), url)
-    return [Entry(names, origin, (name,), status.st_mode, status.st_mtime_ns, named=True)]
-
-
-def _unpacked(rows: list[Entry], directory: Path, goal: Goal, instruction: syntax.Add) -> list[Entry]:
-    """Return entries with the archives that words mean replaced by what is in them.
-
-    Those from a URL only with --unpack; never what lies in a directory that is copied.
-    """
-    result: list[Entry] = []
-    for number, row in enumerate(rows):
-        wanted = instruction.unpack if instruction.unpack is not None else "://" not in row.origin.shown
-        if not (wanted and row.named and stat.S_ISREG(row.mode) and row.content is None and _is_archive(row)):
-            result.append(row)
-            continue
-        tree = directory / f"archive{number}"
-        tree.mkdir(mode=0o755)
-        shown = "/".join(row.parts)
-        with row.open() as stream:
-            unpacked = unpack(stream, tree, Limits(), overlay=False, shown=shown)
-        settle(tree, unpacked, ())
-        origin = Origin(Directory(str(tree)), shown)
-        into = copying.place_of(goal.image, goal.target)
-        result += [
-            entry for entry in sources.entries(origin, (), tree.stat(), into, ()) if entry.names != into
-        ]
-    return result
-
-
-def _is_archive(row: Entry) -> bool:
-    """Say whether a file is a tar archive, compressed or not, by what is in it, as Docker does."""
-    try:
-        with row.open() as stream:
-            first = b""
-            for piece in pieces(stream, "archive"):
-                first += piece
-                if len(first) >= tarfile.BLOCKSIZE:
-                    break
-        tarfile.TarInfo.frombuf(first[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-    except (OSError, ChlaunchError, tarfile.HeaderError):
-        return False
-    return True
 
 
 def _time(builder: "Builder") -> int:

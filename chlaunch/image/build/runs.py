@@ -16,6 +16,7 @@ from chlaunch.image.build.running import Bind, CommandError, Running
 from chlaunch.image.build.state import State, derived
 from chlaunch.image.dockerfile import checks, syntax
 from chlaunch.image.dockerfile.mounts import Mount
+from chlaunch.image.dockerfile.place import said
 from chlaunch.image.records import Layer
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 SCRIPT = "/ch/run"
 
 ROOT = ("", "0", "root", "0:0", "root:root")
-
-# Of a command, in a message.
-SHOWN_MOST = 200
 
 
 @dataclass
@@ -105,9 +103,7 @@ def _remark(builder: "Builder", state: State, instruction: syntax.Run) -> None:
 def _placed(error: CommandError, instruction: syntax.Run) -> CommandError:
     """Return a failure that says which command it was."""
     place = instruction.place
-    first = place.original.partition("\n")[0]
-    shown = first if len(first) <= SHOWN_MOST else f"{first[: SHOWN_MOST - 1]}…"
-    return CommandError(f"{error.message}, at {place.shown}: {shown}", error.hint, error.code)
+    return CommandError(f"{error.message}, at {place.shown}: {said(place.original)}", error.hint, error.code)
 
 
 def _forced(builder: "Builder", state: State, argv: Sequence[str]) -> Sequence[str]:
