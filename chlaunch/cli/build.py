@@ -62,8 +62,9 @@ def modify(asked: Asked) -> int:
     """Make an image from another by commands, a script, or a shell on the terminal."""
     given = asked.given
     shell = given["shell"] or "/bin/sh"
-    lines = [f"FROM {given['source']}", f"SHELL {json.dumps([shell, '-c'])}"]
+    lines = [f"SHELL {json.dumps([shell, '-c'])}"] if given["shell"] else []
     context = None
+    before = len(lines)
     if given["script"]:
         script = Path(given["script"])
         context = script.absolute().parent
@@ -73,9 +74,10 @@ def modify(asked: Asked) -> int:
     if given["interactive"]:
         # What somebody's last command there ended with is no failure.
         lines.append(f"RUN {json.dumps([shell, '-c', f'{shlex.quote(shell)} || true'])}")
-    if len(lines) == 2:  # noqa: PLR2004  those that come by themselves
+    if len(lines) == before:
         raise UsageError("nothing to do", "give commands with -c, a script, or -i")
-    dockerfile = parse.parse("\n".join(lines).encode("utf-8", "surrogateescape"), "modify")
+    text = "\n".join([f"FROM {given['source']}", *lines])
+    dockerfile = parse.parse(text.encode("utf-8", "surrogateescape"), "modify")
     request = _request(asked, dockerfile, str(reference.parse(given["target"])), context)
     if given["interactive"] and request.cache == "enabled":
         request = replace(request, cache="rebuild")  # what is typed is never the same

@@ -11,13 +11,14 @@ import stat
 import tarfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from builds import Site
-from made import archive
+from made import Entries, archive
 
 from chlaunch.errors import BuildError, ImageError
 from chlaunch.image.manifest import parse_config
@@ -275,12 +276,20 @@ def test_archives(site: Site, kind: str) -> None:
 
 def test_hostile_archives(site: Site) -> None:
     """What leads out of the image stays in it or is refused; a damaged one is refused; nothing is left behind."""
-    tar = archive({"l": "->../../../../../..", "l/evil": b"x"})
-    site.files(
-        {"link": tar, "cut": gzip.compress(os.urandom(9000) and archive({"x": os.urandom(20000)}))[:-9000]}
-    )
-    site.build("FROM tiny\nADD link /deep/")
-    assert not (site.context.parent / "evil").exists()
+    tars: list[Entries] = [
+        {"l": "->../../../../../..", "l/evil": b"x"},
+        {"../../../evil": b"x"},
+        {"/evil": b"x"},
+        {"l": "->/", "l/evil": b"x"},
+    ]
+    site.files({f"tar{number}": archive(entries) for number, entries in enumerate(tars)})
+    site.files({"cut": gzip.compress(archive({"x": os.urandom(20_000)}))[:-9000]})
+    for number in range(len(tars)):
+        with suppress(BuildError):
+            site.build(f"FROM tiny\nADD tar{number} /deep/")
+            assert "evil" not in site.store_view().names("/")
+    assert [path for path in site.context.parent.rglob("evil") if "/l/" not in str(path)] == []
+    assert not Path("/evil").exists()
     with pytest.raises(BuildError, match=r"build failed: Dockerfile:2: .*cut"):
         site.build("FROM tiny\nADD cut /")
     site.assert_clean()

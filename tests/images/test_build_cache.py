@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 from builds import Site
+from made import Entries, layout
 
 from chlaunch.errors import BuildError
 from chlaunch.image import keeping
 from chlaunch.image.build import cached, stacking, steps
 from chlaunch.image.build.request import Secret
 from chlaunch.image.events import Silent
+from chlaunch.image.importing import Importing, import_path
+from chlaunch.image.tools import Tools
+from chlaunch.rootfs import Rootfs
 
 TEXT = """FROM tiny
 ARG A=1
@@ -293,3 +297,29 @@ def test_five_hundred_steps(site: Site) -> None:
     assert len(made) == len(site.image().layers) - 1
     site.build(text)
     assert set(site.told.signs) == {"*"}
+
+
+def test_an_image_with_many_layers(site: Site, tmp_path: Path) -> None:
+    """A base of more layers than a step starts from: what its layers hide of each other stays hidden."""
+    layers: list[Entries] = [{"d": None, "d/keep": b"k", "d/old": b"o", "f": b"f", "x": None, "x/y": b"1"}]
+    layers += [{f"n{number}": b"%d" % number, "same": b"%d" % number} for number in range(60)]
+    layers += [{"d/.wh.old": b"", ".wh.f": b"", "x/.wh..wh..opq": b"", "x/z": b"2"}]
+    layers += [{"f": None, "f/in": b"i", ".wh.n7": b""}, {"d/old": b"new"}, {".wh.d": b""}, {"d/last": b"l"}]
+    layers += [{f"m{number}": b"m", "l": f"->m{number}"} for number in range(30)]
+    importing = Importing(Tools(os.environ, Silent()), tmp_path)
+    layout(tmp_path / "layout", layers)
+    import_path(site.store, str(tmp_path / "layout"), "deep", importing, {})
+    before = Rootfs("deep", str(site.store.path))
+    image = site.build("FROM deep\nCOPY --from=tiny /bin/busybox /bin/sh\nRUN echo made >/said")
+    assert len(site.image().layers) < stacking.LAYERS_MOST < len(layers)
+    for path in ("/", "/d", "/x", "/f"):
+        assert set(image.names(path)) - {"said"} == set(before.names(path)), path
+    assert image.names("/d") == ("last",)
+    assert image.names("/x") == ("z",)
+    assert (image.text("/same"), image.text("/f/in"), image.link("/l"), image.text("/n8")) == (
+        "59",
+        "i",
+        "m29",
+        "8",
+    )
+    assert image.text("/said") == "made\n"

@@ -5,7 +5,7 @@ everything its result can depend on. A step whose key is known is not done again
 same step at the same time do it once.
 """
 
-import secrets
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -144,7 +144,7 @@ class Builder:
                 layer = work(directory)
                 if layer is not None:
                     # The same step, done anew, makes another layer: of what follows, nothing was done yet.
-                    named = replace(layer, key=f"step-{key[:32]}{secrets.token_hex(8)}")
+                    named = replace(layer, key=f"step-{key[:32]}{os.urandom(8).hex()}")
                     layer = self.store.add_layer(directory / "layer", named)
         except BuildError:
             raise
