@@ -1,23 +1,18 @@
 """COPY, ADD and WORKDIR as steps of a build."""
 
 import posixpath
-import stat
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from chlaunch.errors import ChlaunchError
 from chlaunch.image.build import copying, rsync, sources, steps
 from chlaunch.image.build.copying import Goal
 from chlaunch.image.build.sources import Entry, Origin, Wanted
 from chlaunch.image.build.state import derived, now
-from chlaunch.image.compress import pieces
 from chlaunch.image.dockerfile import syntax
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.records import Layer
-from chlaunch.image.unpack import Limits, settle, unpack
 from chlaunch.rootfs import over
 from chlaunch.trees import Directory, Stack
 
@@ -59,7 +54,9 @@ def copy(
         for number, word in enumerate(remote):
             rows += _fetched(builder, directory / f"url{number}", word, goal, instruction)
         if isinstance(instruction, syntax.Add):
-            rows = _unpacked(rows, directory, goal, instruction)
+            from chlaunch.image.build import archives  # noqa: PLC0415  20 ms, where a step is done
+
+            rows = archives.unpacked(rows, directory, goal, instruction)
         rows = copying.with_mode(rows, instruction.chmod)
         layer = written(builder, stack, rows, directory, instruction.place)
         if before and _stamps(before) != _stamps(_sources(origin, local, instruction)):
@@ -184,46 +181,6 @@ def _fetched(
     names = (*top, name) if goal.is_directory else top
     origin = Origin(Directory(str(directory)), url)
     return [Entry(names, origin, (name,), status.st_mode, status.st_mtime_ns, named=True)]
-
-
-def _unpacked(rows: list[Entry], directory: Path, goal: Goal, instruction: syntax.Add) -> list[Entry]:
-    """Return entries with the archives that words mean replaced by what is in them.
-
-    Those from a URL only with --unpack; never what lies in a directory that is copied.
-    """
-    result: list[Entry] = []
-    for number, row in enumerate(rows):
-        wanted = instruction.unpack if instruction.unpack is not None else "://" not in row.origin.shown
-        if not (wanted and row.named and stat.S_ISREG(row.mode) and row.content is None and _is_archive(row)):
-            result.append(row)
-            continue
-        tree = directory / f"archive{number}"
-        tree.mkdir(mode=0o755)
-        shown = "/".join(row.parts)
-        with row.open() as stream:
-            unpacked = unpack(stream, tree, Limits(), overlay=False, shown=shown)
-        settle(tree, unpacked, ())
-        origin = Origin(Directory(str(tree)), shown)
-        into = copying.place_of(goal.image, goal.target)
-        result += [
-            entry for entry in sources.entries(origin, (), tree.stat(), into, ()) if entry.names != into
-        ]
-    return result
-
-
-def _is_archive(row: Entry) -> bool:
-    """Say whether a file is a tar archive, compressed or not, by what is in it, as Docker does."""
-    try:
-        with row.open() as stream:
-            first = b""
-            for piece in pieces(stream, "archive"):
-                first += piece
-                if len(first) >= tarfile.BLOCKSIZE:
-                    break
-        tarfile.TarInfo.frombuf(first[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-    except (OSError, ChlaunchError, tarfile.HeaderError):
-        return False
-    return True
 
 
 def _time(builder: "Builder") -> int:
