@@ -16,6 +16,9 @@ Names = tuple[bytes, ...]
 # MAXSYMLINKS, path_resolution(7).
 LINKS_MOST = 40
 
+# Directories in each other. Linux has no such limit, but programs run out of descriptors or stack.
+DEPTH_MOST = 255
+
 # Directories that are kept open, apart from those on the way to them.
 KEPT = 64
 

@@ -19,12 +19,9 @@ from chlaunch.image.below import Below
 from chlaunch.image.compress import pieces
 from chlaunch.image.content import Content
 from chlaunch.image.extract import FILES, Extraction
-from chlaunch.image.inside import Inside
+from chlaunch.image.inside import DEPTH_MOST, Inside
 from chlaunch.image.members import decoded, parts_of, printable
 from chlaunch.trees import Directory, Stack
-
-# Directories in each other. Linux has no such limit, but programs run out of descriptors or stack.
-DEPTH_MOST = 255
 
 SIZE = re.compile(r"[0-9]{1,20}")
 

@@ -1,8 +1,6 @@
-"""What ADD does and COPY does not: files from the network, and archives that are unpacked."""
+"""What ADD does and COPY does not with what is in the network; see archives.py for what it unpacks."""
 
 import posixpath
-import stat
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +12,8 @@ from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image.build import copying, sources
 from chlaunch.image.build.copying import Goal
 from chlaunch.image.build.sources import Entry, Origin
-from chlaunch.image.compress import pieces
 from chlaunch.image.dockerfile import syntax
 from chlaunch.image.dockerfile.place import Place
-from chlaunch.image.unpack import Limits, settle, unpack
 from chlaunch.trees import Directory
 
 if TYPE_CHECKING:
@@ -123,43 +119,3 @@ def _row(file: Path, url: str, names: tuple[str, ...]) -> Entry:
     status = file.stat()
     origin = Origin(Directory(str(file.parent)), url)
     return Entry(names, origin, (file.name,), status.st_mode, status.st_mtime_ns, named=True)
-
-
-def unpacked(rows: list[Entry], directory: Path, goal: Goal, instruction: syntax.Add) -> list[Entry]:
-    """Return entries with the archives that words mean replaced by what is in them.
-
-    Those from a URL only with --unpack; never what lies in a directory that is copied.
-    """
-    result: list[Entry] = []
-    for number, row in enumerate(rows):
-        wanted = instruction.unpack if instruction.unpack is not None else "://" not in row.origin.shown
-        if not (wanted and row.named and stat.S_ISREG(row.mode) and row.content is None and _is_archive(row)):
-            result.append(row)
-            continue
-        tree = directory / f"archive{number}"
-        tree.mkdir(mode=0o755)
-        shown = "/".join(row.parts)
-        with row.open() as stream:
-            unpacked = unpack(stream, tree, Limits(), overlay=False, shown=shown)
-        settle(tree, unpacked, ())
-        origin = Origin(Directory(str(tree)), shown)
-        into = copying.place_of(goal.image, goal.target)
-        result += [
-            entry for entry in sources.entries(origin, (), tree.stat(), into, ()) if entry.names != into
-        ]
-    return result
-
-
-def _is_archive(row: Entry) -> bool:
-    """Say whether a file is a tar archive, compressed or not, by what is in it, as Docker does."""
-    try:
-        with row.open() as stream:
-            first = b""
-            for piece in pieces(stream, "archive"):
-                first += piece
-                if len(first) >= tarfile.BLOCKSIZE:
-                    break
-        tarfile.TarInfo.frombuf(first[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-    except (OSError, ChlaunchError, tarfile.HeaderError):
-        return False
-    return True

@@ -11,8 +11,7 @@ from chlaunch.image.below import Below, copy_attributes, copy_content
 from chlaunch.image.build.sources import Entry, Origin, Wanted, entries, found
 from chlaunch.image.dockerfile import checks
 from chlaunch.image.dockerfile.place import Place
-from chlaunch.image.inside import Inside
-from chlaunch.image.unpack import DEPTH_MOST
+from chlaunch.image.inside import DEPTH_MOST, Inside
 from chlaunch.rootfs import LINKS_MAX, Rootfs
 from chlaunch.trees import Parts, Stack
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chlaunch.errors import BuildError
-from chlaunch.image.inside import FLAGS
-from chlaunch.image.unpack import DEPTH_MOST
+from chlaunch.image.inside import DEPTH_MOST, FLAGS
 from chlaunch.rootfs import over
 from chlaunch.trees import Stack
 
