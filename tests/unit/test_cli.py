@@ -217,7 +217,8 @@ def test_exit_codes_are_in_the_table() -> None:
     for kind in family:
         family += kind.__subclasses__()
         assert kind.exit_code in EXIT_CODES
-        assert kind.__name__ in str(sys.modules["chlaunch.errors"].__doc__)
+        if kind.__module__ == "chlaunch.errors":  # others are kinds of these, for those who raise them
+            assert kind.__name__ in str(sys.modules["chlaunch.errors"].__doc__)
     assert len(family) > 5
 
 
