@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rows_build import bench_build
 from rows_files import bench_file, bench_file_crowd, bench_growth, bench_memory, bench_python
 from rows_images import bench_images
 from rows_mpi import bench_messages
@@ -230,7 +231,7 @@ def main() -> int:
         rows += bench_spank(bench)
         rows += [*bench_file(bench), *bench_file_crowd(bench), *bench_growth(bench), *bench_memory(bench)]
         rows += bench_python(bench, str(image("ompi4")))
-        rows += bench_images(bench)
+        rows += [*bench_images(bench), *bench_build(bench)]
         rows += bench_messages(bench, str(image("wheels")))
     show(rows)
     output = CHECKOUT / "build/bench.json"
