@@ -87,7 +87,7 @@ class Endpoint:
             if answer.status in expect:
                 authority.worked(header)
                 return answer
-            failure = refusal(answer, self.shown, self.registry)
+            failure = refusal(answer, self.shown + _version(url), self.registry)
             if answer.status not in (UNAUTHORIZED, FORBIDDEN):
                 raise failure
             if not asked:  # a URL that a registry gives for a while, and the while is over
@@ -170,3 +170,9 @@ class Endpoint:
 
 def _challenges(answer: Answer) -> list[Challenge]:
     return parse(answer.headers.get("WWW-Authenticate", ""))
+
+
+def _version(url: str) -> str:
+    """Return the tag or digest that a URL asks for, as a reference has it; nothing if it asks for none."""
+    _, found, version = url.partition("/manifests/")
+    return f"{'@' if ':' in version else ':'}{version}" if found else ""

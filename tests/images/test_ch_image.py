@@ -415,7 +415,7 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "a reference in capitals": (["pull", "localhost:5000/Small:1"], 2, "Small"),
     "no such architecture": (["pull", "--arch=a b", "localhost:5000/small:1"], 2, "--arch"),
     "no such image": (["pull", "localhost:5000/nosuch:1"], 1, "nosuch"),
-    "no such tag": (["pull", "localhost:5000/small:nosuch"], 1, "and the tag"),
+    "no such tag": (["pull", "localhost:5000/small:nosuch"], 1, "localhost:5000/small:nosuch: not found"),
     "no such digest": (["pull", f"localhost:5000/small@sha256:{64 * '0'}"], 1, "not found"),
     "push what is not there": (["push", "nosuch"], 1, "nosuch"),
     "push to a digest": (["push", "a", f"localhost:5000/a@sha256:{64 * '0'}"], 2, "digest"),

@@ -127,7 +127,7 @@ def test_a_link_is_not_written_through(
 def test_what_is_not_there(plain: RegistryServer, connect: Callable[..., Registry], tmp_path: Path) -> None:
     registry = connect(f"{plain.host}/nothing/here:9")
     with pytest.raises(
-        RegistryError, match=f"{plain.host}/nothing/here: not found: MANIFEST_UNKNOWN"
+        RegistryError, match=f"{plain.host}/nothing/here:9: not found: MANIFEST_UNKNOWN"
     ) as caught:
         registry.resolve()
     assert "tag" in caught.value.hint
