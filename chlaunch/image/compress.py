@@ -240,11 +240,12 @@ def _xz() -> Machine:
 
 
 def _zstd() -> Machine:
+    """Return Python's own; where it has none, the package does it, by _from_zstandard()."""
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415  of this Python only
 
         return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MOST})
-    raise NotImplementedError
+    raise RuntimeError("this Python has no zstd")
 
 
 _MACHINES: dict[str, Callable[[], Machine]] = {

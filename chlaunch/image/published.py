@@ -20,7 +20,7 @@ from chlaunch.image.locks import Patience, Say
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 # Images may be private, and only their owner runs what is in the owner's own cache.
-MODE_DIRECTORY, MODE_OTHERS = 0o700, 0o644
+MODE_DIRECTORY, MODE_OWN, MODE_OTHERS = 0o700, 0o600, 0o644
 
 
 def users_directory(environment: Mapping[str, str]) -> Path:
@@ -61,7 +61,7 @@ def distrust(directory: Path, owners: frozenset[int], name: str = "") -> str:
     except OSError as error:
         return f"{shown}: {os.strerror(error.errno or 0)}"
     if not (stat.S_ISREG if name else stat.S_ISDIR)(status.st_mode):
-        return f"{shown}: it is neither a directory nor a file" if name else f"{shown}: it is no directory"
+        return f"{shown}: it is no {'file' if name else 'directory'}"
     if status.st_uid not in owners:
         return f"{shown}: it belongs to user {status.st_uid}"
     if status.st_mode & WRITABLE_BY_OTHERS:
@@ -114,8 +114,9 @@ def publish(
         found = find(directory, name, owners)
         if found is not None:
             return found
-        for left in directory.glob(f".{name}.new-*") if got else ():
-            left.unlink(missing_ok=True)  # by one who was killed
+        # By one who was killed; what is being made has a temporary name of its own, made of that one.
+        for left in [*directory.glob(f".{name}.new-*"), *directory.glob(f"..{name}.new-*")] if got else ():
+            left.unlink(missing_ok=True)
         try:
             descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.new-", dir=directory)
             os.close(descriptor)
@@ -126,8 +127,9 @@ def publish(
         try:
             make(Path(temporary))
             with Path(temporary).open("rb+") as file:
-                if directory.stat().st_mode & stat.S_IROTH:
-                    os.fchmod(file.fileno(), MODE_OTHERS)
+                # Whatever the umask: a file that a group may write to would not be trusted the next time.
+                is_shared = directory.stat().st_mode & stat.S_IROTH
+                os.fchmod(file.fileno(), MODE_OTHERS if is_shared else MODE_OWN)
                 os.fsync(file.fileno())
             Path(temporary).rename(directory / name)
         finally:
