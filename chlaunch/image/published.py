@@ -70,9 +70,10 @@ def distrust(directory: Path, owners: frozenset[int], name: str = "") -> str:
 
 
 def find(directory: Path, name: str, owners: frozenset[int]) -> Path | None:
-    """Return the file of that name if it is there and may be used."""
+    """Return the file of that name if it is there, may be used, and can be read."""
+    path = directory / name
     usable = not distrust(directory, owners) and not distrust(directory, owners, name)
-    return directory / name if usable else None
+    return path if usable and os.access(path, os.R_OK) else None
 
 
 def make_directory(directory: Path) -> None:

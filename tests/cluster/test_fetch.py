@@ -151,6 +151,8 @@ def test_the_sites_cache(slurm: Cluster, ch_launch: Path) -> None:
     name = re.search(r"[0-9a-f]{64}-\w+\.sqfs", own)
     assert name is not None
     slurm.root(None, f"mkdir -p /home/cache && cp {FETCHED}/{name[0]} /home/cache && chmod 755 /home/cache")
+    assert FETCHED in slurm.run(words, check=True).stdout  # what can't be read does not count
+    slurm.root(None, f"chmod 644 /home/cache/{name[0]}")
     assert f"/home/cache/{name[0]}" in slurm.run(words, check=True).stdout
     for change, why in (
         ("chmod 777 /home/cache", "others than its owner may write"),
