@@ -347,6 +347,15 @@ ONBUILD RUN echo trigger >/triggered
     parse_config(site.image().config, "out")
 
 
+def test_path_has_a_value_where_the_image_has_none(site: Site) -> None:
+    """RUN would have one; so what ENV makes of it must work too."""
+    site.build("FROM tiny\nENV PATH=/opt/bin:${PATH}\nRUN ls /")
+    assert (
+        "PATH=/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        in json.loads(site.image().config)["config"]["Env"]
+    )
+
+
 def test_triggers(site: Site) -> None:
     """They run where an image, or a stage, is built upon, once."""
     site.build("FROM tiny\nONBUILD ARG WHO=x\nONBUILD RUN echo $WHO >>/said", name="base")

@@ -19,13 +19,11 @@ from pathlib import Path
 from chlaunch.errors import BuildError, ImageError
 from chlaunch.image.build import left, orphans
 from chlaunch.image.build.left import Left
+from chlaunch.image.dockerfile.scope import PATH
 from chlaunch.image.records import Layer
 from chlaunch.image.store import Store
 from chlaunch.rootfs import NEEDED, Rootfs, over
 from chlaunch.trees import Directory, Stack
-
-# Of images that say nothing, as Docker has it.
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # What makes programs work that do not ask what they may: GNU tar as root restores owners; fakeroot(1).
 ALWAYS = {"TAR_OPTIONS": "--no-same-owner", "FAKEROOTDONTTRYCHOWN": "1"}

@@ -14,7 +14,7 @@ from chlaunch.image import locks
 from chlaunch.image.build import copies, copying, running, sources, steps
 from chlaunch.image.build.running import Bind, CommandError, Running
 from chlaunch.image.build.state import State, derived
-from chlaunch.image.dockerfile import checks, syntax
+from chlaunch.image.dockerfile import checks, scope, syntax
 from chlaunch.image.dockerfile.mounts import Mount
 from chlaunch.image.dockerfile.place import said
 from chlaunch.image.records import Layer
@@ -111,7 +111,7 @@ def _forced(builder: "Builder", state: State, argv: Sequence[str]) -> Sequence[s
     if builder.request.force != "fakeroot":
         return argv
     image = state.rootfs(builder.store)
-    if any(image.is_file(f"{directory}/fakeroot") for directory in running.PATH.split(":")):
+    if any(image.is_file(f"{directory}/fakeroot") for directory in scope.PATH.split(":")):
         return ("fakeroot", *argv)
     builder.remark("--force=fakeroot: the image has no fakeroot; until it has, RUN goes without")
     return argv

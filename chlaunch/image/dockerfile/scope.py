@@ -28,6 +28,10 @@ TOTAL_MOST = 6 << 20
 INSTRUCTION_MOST = 4 << 20
 
 
+# Of images that say nothing, as Docker has it.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 @dataclass
 class Scope:
     """The variables of a stage while its instructions are gone through.
@@ -48,9 +52,11 @@ class Scope:
         return Scope(self.given, self.outside, dict(self.environment), dict(self.arguments))
 
     def value(self, name: str) -> str | None:
-        """Return the value of a variable, None if it has none."""
+        """Return the value of a variable, None if it has none: PATH always has, for RUN has one."""
         found = self.environment.get(name)
-        return self.arguments.get(name) if found is None else found
+        if found is None:
+            found = self.arguments.get(name)
+        return PATH if found is None and name == "PATH" else found
 
     @property
     def visible(self) -> dict[str, str]:
