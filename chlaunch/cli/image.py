@@ -44,7 +44,8 @@ def image(words: list[str], environment: Mapping[str, str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         raise UsageError("no subcommand", f"{NAME} --help") from error
     except click.UsageError as error:
-        raise UsageError(error.format_message(), f"{NAME} --help") from error
+        command = error.ctx.command_path if error.ctx else NAME
+        raise UsageError(error.format_message(), f"{command} --help") from error
     except click.Abort as error:
         raise KeyboardInterrupt from error
     return int(done or 0)
