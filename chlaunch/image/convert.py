@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chlaunch.errors import ImageError, UsageError
-from chlaunch.image import archive, layout, products, roots, scratch
+from chlaunch.image import archive, layout, products, roots, scratch, top
 from chlaunch.image.archive import DockerArchive, DockerArchiveSink, open_archive
 from chlaunch.image.finding import Wanted, find
 from chlaunch.image.formats import (
@@ -122,7 +122,7 @@ def write_squash(source: Source, wanted: Wanted, path: Path, importing: Importin
     """
     with scratch.directory(importing.temporary) as work:
         roots.from_source(source, wanted, work / "root", importing.events)
-        roots.complete(work / "root")
+        top.complete(work / "root")
         products.write_squash(
             Root(work / "root"), path, importing.tools, xattrs=importing.xattrs, shown=f"{wanted.name}.sqfs"
         )
@@ -219,7 +219,7 @@ def _extract(conversion: Conversion, directory: Path) -> None:
         roots.from_squash(source.path, directory, importing.tools, xattrs=importing.xattrs)
     if not importing.xattrs:
         roots.drop_attributes(directory)
-    roots.complete(directory)
+    top.complete(directory)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Images as one directory, where layers can't be stacked.
 
 Where overlays can't be mounted (before Linux 5.11; file systems without user.* attributes, such as NFS before
-5.9; more layers than fit a mount), each layer's files are moved onto what lies below.
+5.9; more layers than fit a mount), each layer's files are moved onto what lies below. An image then is that
+directory, complete, and the layer of ours on top, of which ch-run needs ``/ch`` alone (image.c).
 """
 
 import os
@@ -33,11 +34,14 @@ def reason(work: Path, layers: int) -> str:
         os.removexattr(work, "user.overlay.opaque")
     except OSError as error:
         return f"its file system has no user attributes ({os.strerror(error.errno or 0)})"
-    return _refusal(work)
+    return refusal(work)
 
 
-def _refusal(work: Path) -> str:
-    """Return why the kernel does not let a user mount an overlay; empty if it does."""
+def refusal(work: Path) -> str:
+    """Return why the kernel lets no user mount an overlay, not even to read; empty if it does.
+
+    work: an empty directory.
+    """
     try:
         done = subprocess.run(
             ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", TRIAL, work],  # noqa: S607  util-linux

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chlaunch.errors import ChlaunchError, ImageError
-from chlaunch.image import formats, roots, top
+from chlaunch.image import flatten, formats, roots, top
 from chlaunch.image.archive import open_archive
 from chlaunch.image.events import Events
 from chlaunch.image.finding import Wanted
@@ -21,7 +21,7 @@ from chlaunch.image.manifest import Platform, host_platform, parse_config
 from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
 from chlaunch.image.pull import full, pull
-from chlaunch.image.records import Layer, Record, StoredImage
+from chlaunch.image.records import WHOLE, Layer, Record, StoredImage
 from chlaunch.image.roots import Root
 from chlaunch.image.store import Store
 from chlaunch.image.tools import Tools
@@ -124,8 +124,12 @@ def _import_tree(store: Store, place: Place, name: str, work: Path, importing: I
         diff_id = unpacked.diff_id
         key = f"layer-{diff_id.partition(':')[2]}"
     layer = Layer(key, "", diff_id, unpacked.size, unpacked.members, dict(unpacked.dropped))
+    (work / "trial").mkdir()
+    if flatten.refusal(work / "trial"):
+        top.complete(tree)
+        layer = replace(layer, key=f"{WHOLE}-{key}", diff_id="")
     said = read_metadata(Rootfs(str(tree)), place.word, importing.platform or host_platform())
-    config = config_of(said, [diff_id] if diff_id else [])
+    config = config_of(said, [layer.diff_id] if layer.diff_id else [])
     layer = store.add_layer(tree, layer)
     ours = top.make(store, work / "top", parse_config(config, place.word), [store.tree(layer)])
     record = Record(

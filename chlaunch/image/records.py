@@ -12,6 +12,9 @@ from chlaunch.trees import LAYER
 
 RECORD_MOST = 1 << 20
 
+# What keys of whole layers begin with.
+WHOLE = "whole"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -27,6 +30,11 @@ class Layer:
     size: int = 0
     members: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether it has all files of an image, so that no layer goes below it; its key says so."""
+        return self.key.startswith(f"{WHOLE}-")
 
 
 @dataclass(frozen=True)

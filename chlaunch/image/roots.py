@@ -128,7 +128,7 @@ def from_source(source: Source, wanted: Wanted, directory: Path, events: Events)
             flatten.put_upon(directory, layer, unpacked)
             remove_tree(layer)
             _tell(events, shown, unpacked.dropped)
-    write_files(directory, metadata_files(found.config) if found.config.said.get("config") else {})
+    top.write_files(directory, metadata_files(found.config) if found.config.said.get("config") else {})
 
 
 def _blobs(
@@ -181,31 +181,6 @@ def mounted(store: Store, image: StoredImage, temporary: Path, tools: Tools) -> 
 def _is_top(path: Path) -> bool:
     """Say whether what an archive has alone is the directory that was archived."""
     return path.is_dir() and not path.is_symlink() and path.name not in USUAL
-
-
-def complete(directory: Path) -> None:
-    """Make what containers need and an unpacked image lacks; through links nothing is made."""
-    for name, mode in top.DIRECTORIES.items():
-        path = directory / name
-        if not os.path.lexists(path):
-            path.mkdir()
-            path.chmod(mode)
-    write_files(directory, {name: b"" for name in top.FILES if not os.path.lexists(directory / name)})
-
-
-def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into an unpacked image, in place of what is there, directories and links included."""
-    for name, content in files.items():
-        path = directory / name
-        if path.parent.is_symlink() and name in top.FILES:
-            continue  # of the image's own making
-        if path.parent.is_symlink() or not path.parent.is_dir():
-            path.parent.unlink(missing_ok=True)
-            path.parent.mkdir(mode=0o755)
-        remove_tree(path)
-        with path.open("xb") as file:
-            file.write(content)
-        path.chmod(0o644)
 
 
 def is_image(directory: Path) -> bool:

@@ -6,13 +6,15 @@ the image has none. It is never pushed.
 
 import hashlib
 import json
+import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chlaunch.image.manifest import Config
 from chlaunch.image.metadata import metadata_files
 from chlaunch.image.records import Layer
+from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store
 from chlaunch.trees import Directory, Stack
 
@@ -60,3 +62,28 @@ def make(store: Store, tree: Path, config: Config, below: Sequence[Path]) -> Lay
         path.write_bytes(content)
         path.chmod(0o644)
     return store.add_layer(tree, Layer(key, "", size=sum(map(len, files.values())), members=len(files)))
+
+
+def complete(directory: Path) -> None:
+    """Make what containers need and an unpacked image lacks; through links nothing is made."""
+    for name, mode in DIRECTORIES.items():
+        path = directory / name
+        if not os.path.lexists(path):
+            path.mkdir()
+            path.chmod(mode)
+    write_files(directory, {name: b"" for name in FILES if not os.path.lexists(directory / name)})
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into an unpacked image, in place of what is there, directories and links included."""
+    for name, content in files.items():
+        path = directory / name
+        if path.parent.is_symlink() and name in FILES:
+            continue  # of the image's own making
+        if path.parent.is_symlink() or not path.parent.is_dir():
+            path.parent.unlink(missing_ok=True)
+            path.parent.mkdir(mode=0o755)
+        remove_tree(path)
+        with path.open("xb") as file:
+            file.write(content)
+        path.chmod(0o644)

@@ -286,6 +286,16 @@ static int underlays_finish(struct assembly *assembly, struct failure *failure)
 	return 0;
 }
 
+/* What an image says of itself, where that is apart from its files. */
+static int metadata_attach(struct assembly *assembly, int metadata, struct failure *failure)
+{
+	char source[64];
+
+	snprintf(source, sizeof source, "/proc/self/fd/%d/ch", metadata);
+	return metadata < 0 || access(source, F_OK) < 0 ? 0
+							: bind_attach(assembly, source, "/ch", true, failure);
+}
+
 /* The image as it is, or below what catches writing. */
 static int root_attach(struct assembly *assembly, struct image *image, const struct container *container,
 		       int *top, struct failure *failure)
@@ -296,7 +306,7 @@ static int root_attach(struct assembly *assembly, struct image *image, const str
 	if (!container->write &&
 	    mounts_read_only(assembly->root, KERNEL_RECURSIVE, container->image, failure) < 0)
 		return -1;
-	if (staging_attach(assembly, failure) < 0)
+	if (staging_attach(assembly, failure) < 0 || metadata_attach(assembly, image->metadata, failure) < 0)
 		return -1;
 	if (container->write_fake == NULL && container->write_to == NULL)
 		return 0;

@@ -100,7 +100,8 @@ int image_open(struct image *image, const struct container *container, struct fa
 {
 	struct stat status;
 
-	*image = (struct image){.store = -1, .device = -1, .mount = -1, .keeper = {-1, -1, 0}};
+	*image =
+		(struct image){.store = -1, .metadata = -1, .device = -1, .mount = -1, .keeper = {-1, -1, 0}};
 	image->fd = store_find(container, &image->store);
 	if (image->fd >= 0) {
 		image->kind = IMAGE_LAYERS;
@@ -138,6 +139,21 @@ static int directory_attach(const char *path, struct failure *failure)
 	return again >= 0 ? again : FAIL(failure, FAILURE_IMAGE_UNREADABLE, errno, "%s", path);
 }
 
+/* Where users mount no overlays, images have two layers, the upper one made by ch-image (flatten.py): mount
+ * points, which are made anyway, and /ch. Of an image with more the failure stays what it was. */
+static int lower_layer_attach(struct image *image, const char *shown, struct failure *failure)
+{
+	char *colon = strchr(image->layers, ':');
+
+	if (colon == NULL || strchr(colon + 1, ':') != NULL)
+		return -1;
+	*colon = '\0';
+	image->metadata = openat(image->store, image->layers, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (image->metadata < 0)
+		return FAIL(failure, FAILURE_STORE, errno, "%s: layer %s", shown, image->layers);
+	return overlay_layers(image->store, image->fd, colon + 1, shown, failure);
+}
+
 /* Storage once more: a descriptor leads to the mounts of the namespace it was opened in. */
 static int layers_attach(struct image *image, const struct container *container, struct failure *failure)
 {
@@ -149,7 +165,10 @@ static int layers_attach(struct image *image, const struct container *container,
 		return FAIL(failure, FAILURE_STORE, errno, "%s", container->image);
 	if (store_layers(image->fd, container->image, image->layers, sizeof image->layers, failure) < 0)
 		return -1;
-	return overlay_layers(image->store, image->fd, image->layers, container->image, failure);
+	const int top = overlay_layers(image->store, image->fd, image->layers, container->image, failure);
+	return top >= 0 || failure->id != FAILURE_OVERLAY_DENIED
+		       ? top
+		       : lower_layer_attach(image, container->image, failure);
 }
 
 /* Mount, tell the server to begin, and wait for its first answer. */
@@ -202,7 +221,7 @@ void image_close(struct image *image)
 {
 	keeper_reap(&image->keeper);
 
-	const int fds[] = {image->fd,	 image->store,	   image->device,
+	const int fds[] = {image->fd,	 image->store,	   image->metadata,	   image->device,
 			   image->mount, image->keeper.go, image->keeper.complaint};
 
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)

@@ -25,6 +25,7 @@ struct image {
 	int fd;
 	int store; /* IMAGE_LAYERS, with the next */
 	char layers[LOWER_MOST];
+	int metadata;		/* its upper layer, of which only /ch is to be seen; -1: all is there */
 	struct image_file file; /* IMAGE_FILE, and so the rest */
 	char program[PATH_MAX];
 	bool sets_owner; /* the server says that all files are the user's */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from runtime import Runtime
 
 EPERM, EINVAL, ENOSYS = 1, 22, 38
+# Flags of mount(2): of ch-run's overlays to read and to write, and of mount(8)'s.
+OVERLAYS = {"x86_64": "165:5,165:4,165:1"}
 PIVOT_ROOT = {"x86_64": "155"}
 CALLS = {"open_tree": "428", "move_mount": "429", "openat2": "437", "mount_setattr": "442"}
 FILE_CALLS = {"fsopen": "430", "fsconfig": "431", "fsmount": "432", "pidfd_open": "434", "close_range": "436"}
@@ -98,3 +101,16 @@ def test_locked_flags_are_kept(runtime: Runtime) -> None:
         assert "Read-only file system" in result.stderr
     finally:
         runtime.machine.root("umount /tmp/flags")
+
+
+def test_without_overlays(runtime: Runtime) -> None:
+    """Before Linux 5.11 an image in storage is one directory, which ch-image says, and runs by its name."""
+    machine = runtime.machine.run("uname -m").stdout.strip()
+    bin_directory = Path(runtime.ch_run).parent
+    script = f"""
+    export CH_IMAGE_STORAGE=/tmp/single
+    {bin_directory}/ch-image -q import $IMAGE tiny
+    $CH_RUN tiny -- cat /etc/passwd /ch/environment | head -n1
+    """
+    old = runtime.shell(f"$TOOLS/deny {EPERM} {OVERLAYS[machine]} /bin/sh -euc '{script}'")
+    assert old.stderr == ""

@@ -7,8 +7,8 @@ costs names and no content. No layer is changed after it was made, and the merge
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from chlaunch.image.below import copy_attributes, copy_content
@@ -17,7 +17,7 @@ from chlaunch.image.build.state import State, derived, now
 from chlaunch.image.build.steps import Step
 from chlaunch.image.inside import FLAGS
 from chlaunch.image.pack import OPAQUE_ATTRIBUTE
-from chlaunch.image.records import Layer
+from chlaunch.image.records import WHOLE, Layer
 from chlaunch.image.removal import remove_at
 from chlaunch.image.store import Store
 from chlaunch.trees import is_whiteout
@@ -38,75 +38,92 @@ def lowered(store: Store, state: State, *, remember: bool) -> State:
     """
     if len(state.layers) < LAYERS_MOST:
         return state
-    below, merged = state.layers[:LAYERS_KEPT], state.layers[LAYERS_KEPT:]
-    key = derived("merged", [layer.key for layer in merged])
-    layer = store.layer(f"merged-{key}")
-    if layer is None:
-        with store.work() as work:
-            tree = work / "layer"
-            tree.mkdir(mode=0o755)
-            for part in merged:
-                _put(store.tree(part), tree)
-            size, members = sum(part.size for part in merged), sum(part.members for part in merged)
-            layer = store.add_layer(tree, Layer(f"merged-{key}", "", "", size, members))
+    merged = state.layers[LAYERS_KEPT:]
+    key = _key(merged)
+    layer = store.layer(f"merged-{key}") or _merged(store, merged, f"merged-{key}")
     if remember:
         steps.remember(store, Step(key, state.key, f"({len(merged)} layers)", layer.key, now(None)))
-    config = replace(state.config, history=_history(state, len(merged)))
-    return replace(state, layers=(*below, layer), config=config)
+    return state.merged(layer, len(merged))
 
 
-def _history(state: State, merged: int) -> tuple[dict[str, object], ...]:
-    """Return a history in which the last of the merged layers' rows stands for all of them."""
-    rows = [dict(row) for row in state.config.history]
-    made = [row for row in rows if not row.get("empty_layer")]
-    for row in made[-merged:-1]:
-        row["empty_layer"] = True
-    return tuple(rows)
+def single(store: Store, state: State, *, known: bool) -> State:
+    """Return a state of the same content that has one layer. known: only if that was made before.
+
+    Raises:
+        OSError: the merged layer can't be written.
+
+    """
+    if len(state.layers) < 2:  # noqa: PLR2004  there is nothing to merge
+        return state
+    key = f"{WHOLE}-{_key(state.layers)}"
+    layer = store.layer(key)
+    if layer is None and not known:
+        layer = _merged(store, state.layers, key)
+    return state if layer is None else state.merged(layer, len(state.layers))
 
 
-def _put(layer: Path, tree: Path) -> None:
-    """Put a layer on a tree, as overlayfs would show both."""
+def _key(layers: Sequence[Layer]) -> str:
+    return derived("merged", [layer.key for layer in layers])
+
+
+def _merged(store: Store, layers: Sequence[Layer], key: str) -> Layer:
+    """Make a layer of several, and return it."""
+    with store.work() as work:
+        tree = work / "layer"
+        tree.mkdir(mode=0o755)
+        size, members = sum(part.size for part in layers), sum(part.members for part in layers)
+        merged = Layer(key, "", "", size, members)
+        for part in layers:
+            _put(store.tree(part), tree, marks=not merged.is_whole)
+        return store.add_layer(tree, merged)
+
+
+def _put(layer: Path, tree: Path, *, marks: bool) -> None:
+    """Put a layer on a tree, as overlayfs would show both. marks: for what will be below them."""
     source, target = os.open(layer, FLAGS), os.open(tree, FLAGS)
     try:
-        _merge(source, target)
+        _merge(source, target, marks=marks)
     finally:
         os.close(source)
         os.close(target)
 
 
-def _merge(source: int, target: int) -> None:
+def _merge(source: int, target: int, *, marks: bool) -> None:
     """Put what is in a directory into another, and make that look like it."""
     if _is_opaque(source):
         for name in os.listdir(target):
             remove_at(target, os.fsencode(name))
-        os.setxattr(target, OPAQUE_ATTRIBUTE, b"y")
+        if marks:
+            os.setxattr(target, OPAQUE_ATTRIBUTE, b"y")
     for name in os.listdir(source):
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
         there = _status(name, target)
         if there is not None and not (stat.S_ISDIR(there.st_mode) and stat.S_ISDIR(status.st_mode)):
             remove_at(target, os.fsencode(name))
         if stat.S_ISDIR(status.st_mode):
-            _merge_directory(name, source, target, there)
-        elif is_whiteout(status):
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=target)
-        else:
+            _merge_directory(name, source, target, there, marks=marks)
+        elif not is_whiteout(status):
             _link(name, source, target, status)
+        elif marks:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=target)
     status = os.fstat(source)
     copy_attributes(source, target)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _merge_directory(name: str, source: int, target: int, there: os.stat_result | None) -> None:
+def _merge_directory(
+    name: str, source: int, target: int, there: os.stat_result | None, *, marks: bool
+) -> None:
     """Merge a directory. there: what the target has of that name."""
     is_new = there is None or not stat.S_ISDIR(there.st_mode)
     if is_new:
         os.mkdir(name, 0o700, dir_fd=target)
     inner, outer = os.open(name, FLAGS, dir_fd=source), os.open(name, FLAGS, dir_fd=target)
     try:
-        if is_new and there is not None:  # what is below that must not show through
+        if is_new and there is not None and marks:  # what is below that must not show through
             os.setxattr(outer, OPAQUE_ATTRIBUTE, b"y")
-        _merge(inner, outer)
+        _merge(inner, outer, marks=marks)
     finally:
         os.close(inner)
         os.close(outer)

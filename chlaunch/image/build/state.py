@@ -43,8 +43,19 @@ class State:
         return over(self.stack(store), "the image so far")
 
     def with_layer(self, layer: Layer, made: float) -> "State":
-        """Return it with one more layer, whose key no other ever has."""
-        return replace(self, layers=(*self.layers, layer), key=layer.key, made=max(made, self.made))
+        """Return it with one more layer, whose key no other ever has; one that is whole is the only one."""
+        more = replace(self, layers=(*self.layers, layer), key=layer.key, made=max(made, self.made))
+        return more.merged(layer, len(more.layers)) if layer.is_whole else more
+
+    def merged(self, layer: Layer, count: int) -> "State":
+        """Return it with one layer in place of the upper ones. count: of these."""
+        rows = [dict(row) for row in self.config.history]
+        made = [row for row in rows if not row.get("empty_layer")]
+        # The last one's row stands for all of them.
+        for row in made[-count:-1]:
+            row["empty_layer"] = True
+        layers = (*self.layers[: len(self.layers) - count], layer)
+        return replace(self, layers=layers, config=replace(self.config, history=tuple(rows)))
 
     def with_history(self, said: str, *, empty: bool) -> "State":
         """Return it with one more row in its history, which is what an instruction said."""
