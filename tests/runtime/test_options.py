@@ -246,7 +246,7 @@ def bind_layers(runtime: Runtime, words: list[str]) -> None:
 
 @effect("tmpfs", "/opt/memory:1m")
 def tmpfs(runtime: Runtime, words: list[str]) -> None:
-    """It has its size, mount points are made in it, and the default is half of what there is."""
+    """Fill it up to its size, with a mount point in it; the default is half of what there is."""
     dd = "cd /opt/memory && stat -c %a . && dd if=/dev/zero bs=1k"
     script = f"{dd} count=900 of=some 2>/dev/null && cat b/file && {dd} count=200 of=more"
     result = runtime.sh(script, *words, "--bind=data:/opt/memory/b")
