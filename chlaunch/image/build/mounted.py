@@ -101,12 +101,12 @@ def look(step: Step, written: Mount) -> Looked:
         state = step.builder.origin(mount.origin, step.progress.step.stage, step.instruction)
         origin = Origin(state.stack(step.builder.store), mount.origin)
         key = [*said, state.key] if mount.kind == "bind" else [*said, mount.source, state.key]
-        return Looked(mount, key, origin, state.key, _parts(step, mount, origin))
+        return Looked(mount, key, origin, state.key)  # a step that is known looks at no file of it
     request = step.builder.request
     if request.context is None:
         raise place.failed("there is no context", 0, "give a directory instead of -")
     origin = Origin(Directory(str(request.context)), "the context", request.left_out)
-    looked = Looked(mount, said, origin, "", _parts(step, mount, origin))
+    looked = _located(step, Looked(mount, said, origin))
     rows = _rows(looked)
     if not rows and mount.source:
         raise place.failed(f"{mount.source}: not in the context", mount.source)
@@ -131,6 +131,7 @@ def given(step: Step, looked: Sequence[Looked], directory: Path) -> Iterator[Mou
         BuildError: it can't be had.
 
     """
+    looked = [_located(step, one) for one in looked]
     mounts = Mounts()
     say = step.builder.means.events.say
     above = step.builder.store.path / steps.MOUNTS
@@ -174,13 +175,15 @@ def _is_other(looked: Looked) -> bool:
         return True
 
 
-def _parts(step: Step, mount: Mount, origin: Origin) -> Parts:
-    """Return where a mount's source is, links followed within where it comes from."""
-    real = over(origin.tree, origin.shown).locate(mount.source or "/")
-    if real is None and mount.source.strip("/"):
-        why = f"{mount.source}: not in {origin.shown}"
-        raise step.instruction.place.failed(why, mount.source)
-    return tuple(part for part in (real or "").split("/") if part)
+def _located(step: Step, looked: Looked) -> Looked:
+    """Return it with where its source is, links followed within where that comes from."""
+    source, origin = looked.mount.source, looked.origin
+    if origin is None or looked.rows:
+        return looked
+    real = over(origin.tree, origin.shown).locate(source or "/")
+    if real is None and source.strip("/"):
+        raise step.instruction.place.failed(f"{source}: not in {origin.shown}", source)
+    return replace(looked, parts=tuple(part for part in (real or "").split("/") if part))
 
 
 def _rows(looked: Looked) -> list[Entry]:
