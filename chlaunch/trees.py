@@ -196,6 +196,10 @@ class Stack:
         """Open the regular file there for reading and seeking."""
         return self._top(parts).open(parts)
 
+    def directories(self, parts: Parts) -> list[str]:
+        """Return the directories of this host, the topmost first, that overlayfs shows as the one there."""
+        return [os.path.join(layer.top, *parts) for layer in self._showing(parts)]  # noqa: PTH118  as tops are
+
     def identity(self, _find: Callable[[str], Parts | None]) -> str:
         """Return a text that changes when the image does."""
         return self.stamp

@@ -20,9 +20,9 @@ from chlaunch.cli.asked import Asked, name_in_storage
 from chlaunch.errors import BuildError, UsageError
 from chlaunch.image import reference
 from chlaunch.image.build import cached
+from chlaunch.image.build.binds import Bind
 from chlaunch.image.build.builder import Builder
 from chlaunch.image.build.request import CACHES, FORCES, Means, Request, Secret
-from chlaunch.image.build.running import Bind
 from chlaunch.image.build.state import epoch
 from chlaunch.image.dockerfile import ignore, parse
 from chlaunch.image.dockerfile.ignore import Ignore
@@ -32,6 +32,7 @@ from chlaunch.image.records import StoredImage
 from chlaunch.image.store import Store
 
 DOCKERFILE_MOST = 16 << 20
+SECRETS = "id=NAME,src=FILE or id=NAME,env=VARIABLE"
 STDIN = "-"
 
 # Of an instruction that is a program.
@@ -350,23 +351,29 @@ def _bind(word: str) -> Bind:
 
 
 def _secret(word: str, environment: Mapping[str, str]) -> tuple[str, Secret]:
-    """Return --secret=id=ID[,src=FILE|,env=NAME]."""
+    """Return --secret=id=ID[,src=FILE|,env=NAME]; of an ID alone the variable, else the file of that name."""
     said = dict(part.partition("=")[::2] for part in word.split(","))
-    name = said.get("id", "")
-    if not name or set(said) - {"id", "src", "source", "env", "type"}:
-        raise UsageError(f"--secret: {word.partition(',')[0]}", "id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    name, kind = said.get("id", ""), said.get("type", "")
+    if not name or set(said) - {"id", "src", "source", "env", "type"} or kind not in ("", "env", "file"):
+        raise UsageError(f"--secret: {word.partition(',')[0]}", SECRETS)
     source, variable = said.get("src") or said.get("source"), said.get("env")
-    if source:
-        return name, Secret(file=Path(source))
-    value = environment.get(variable or name)
+    if source and kind == "env":
+        source, variable = None, source
+    value = None if source or kind == "file" else environment.get(variable or name)
+    if source or (value is None and not variable and kind != "env" and Path(name).is_file()):
+        return name, Secret(file=Path(source or name))
     if value is None:
-        raise UsageError(
-            f"--secret: {variable or name} is not set", "id=NAME,src=FILE or id=NAME,env=VARIABLE"
-        )
+        raise UsageError(f"--secret: {variable or name} is not set", SECRETS)
     return name, Secret(value=value)
 
 
 def _agent(word: str, environment: Mapping[str, str]) -> tuple[str, str]:
     """Return --ssh=ID[=SOCKET]."""
     name, _, socket = word.partition("=")
-    return name, socket or environment.get("SSH_AUTH_SOCK", "")
+    socket = socket or environment.get("SSH_AUTH_SOCK", "")
+    if not socket:
+        raise UsageError(f"--ssh={word}: SSH_AUTH_SOCK is not set", "eval $(ssh-agent); ssh-add")
+    if not Path(socket).is_socket():
+        hint = "eval $(ssh-agent); ssh-add KEY; then --ssh=ID: keys are given by an agent only"
+        raise UsageError(f"--ssh: {socket} is no agent's socket", hint)
+    return name, socket

@@ -14,12 +14,15 @@ class Bind:
 
     The source of an optional one may begin with ``$NAME``, a variable of the node; such a bind is left out
     where its source does not exist. An optional one is never read-only: ch-run has no option for both.
+    kind: ``layers``: source is directories, ``DIR[:DIR...]``, shown as one, read-only; ``tmpfs``: memory, and
+    source its size, empty for the kernel's.
     """
 
     source: str
     target: str
     optional: bool = False
     read_only: bool = False
+    kind: Literal["path", "layers", "tmpfs"] = "path"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,10 @@ def _options(container: Container) -> Iterator[str]:
 
 def _bind(bind: Bind) -> str:
     """Return the option for one bind; the target is left out where it is the source, as ch-run assumes."""
+    if bind.kind == "tmpfs":
+        return f"--tmpfs={bind.target}{':' if bind.source else ''}{bind.source}"
+    if bind.kind == "layers":
+        return f"--bind-layers={bind.source}:{bind.target}"
     target = "" if bind.target == bind.source else f":{bind.target}"
     kind = "-try" if bind.optional else "-ro" if bind.read_only else ""
     return f"--bind{kind}={bind.source}{target}"

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "binds.h"
 #include "cleanup.h"
 #include "identity.h"
 #include "kernel.h"
@@ -65,17 +66,6 @@ static int staging_attach(struct assembly *assembly, struct failure *failure)
 	return assembly->staging >= 0 ? 0 : FAIL(failure, FAILURE_MOUNT, errno, "tmpfs");
 }
 
-/* Bind source, whose status is given, onto point. */
-static int source_attach(struct assembly *assembly, const char *source, const struct stat *status, int point,
-			 struct failure *failure)
-{
-	if (mounts_bind(AT_FDCWD, source, point, failure) < 0)
-		return -1;
-	if (S_ISDIR(status->st_mode))
-		assembly_cover(assembly, status);
-	return 0;
-}
-
 static int default_attach(struct assembly *assembly, const struct default_mount *row, struct failure *failure)
 {
 	struct stat source, target;
@@ -87,7 +77,7 @@ static int default_attach(struct assembly *assembly, const struct default_mount 
 		return row->required ? FAIL(failure, FAILURE_IMAGE_NOT_ROOT, errno, "%s", row->path) : 0;
 	if (fstat(point, &target) < 0 || S_ISDIR(source.st_mode) != S_ISDIR(target.st_mode))
 		return row->required ? FAIL(failure, FAILURE_BIND_KIND, 0, "%s", row->path) : 0;
-	return source_attach(assembly, row->path, &source, point, failure);
+	return bind_onto(assembly, row->path, &source, point, failure);
 }
 
 /* Our own text as a file of the container, where the image has one of that name. */
@@ -120,56 +110,6 @@ static int identity_attach(struct assembly *assembly, const struct container *co
 	return text_attach(assembly, "/etc/group", text, failure);
 }
 
-static int bind_attach(struct assembly *assembly, const char *source, const char *target, bool read_only,
-		       struct failure *failure)
-{
-	struct stat status;
-
-	if (stat(source, &status) < 0)
-		return FAIL(failure, FAILURE_BIND_SOURCE, errno, "%s", source);
-	if (target[0] != '/' || target[strspn(target, "/")] == '\0')
-		return FAIL(failure, FAILURE_BIND_TARGET, 0, "%s: must be absolute, and not /", target);
-	CLEANUP_FD int point = point_make(assembly, target, S_ISDIR(status.st_mode), failure);
-	if (point < 0 || source_attach(assembly, source, &status, point, failure) < 0)
-		return -1;
-	if (!read_only)
-		return 0;
-	CLEANUP_FD int top = point_open(assembly->root, target);
-	return top < 0 ? FAIL(failure, FAILURE_BIND_TARGET, errno, "%s", target)
-		       : mounts_read_only(top, KERNEL_RECURSIVE, target, failure);
-}
-
-const char *bind_source(const struct bind *bind, char *buffer, size_t size)
-{
-	const char *source = bind->source, *value;
-	char name[256];
-	size_t length;
-
-	if (!bind->optional || source[0] != '$')
-		return source;
-	length = strcspn(source + 1, "/");
-	snprintf(name, sizeof name, "%.*s", (int)length, source + 1);
-	value = getenv(name);
-	snprintf(buffer, size, "%s%s", value == NULL ? "" : value, value == NULL ? "" : source + 1 + length);
-	return buffer;
-}
-
-static int binds_attach(struct assembly *assembly, const struct container *container, struct failure *failure)
-{
-	for (size_t i = 0; i < container->bind_count; i++) {
-		const struct bind *bind = &container->binds[i];
-		char buffer[PATH_MAX];
-		const char *source = bind_source(bind, buffer, sizeof buffer);
-
-		if (bind->optional && access(source, F_OK) < 0)
-			notice(failure, NOTICE_VERBOSE, "left out, not here: --bind-try=%s", bind->source);
-		else if (bind_attach(assembly, source, bind->target == NULL ? source : bind->target,
-				     bind->read_only, failure) < 0)
-			return -1;
-	}
-	return 0;
-}
-
 static int home_attach(struct assembly *assembly, const struct container *container, struct failure *failure)
 {
 	char target[PATH_MAX];
@@ -192,17 +132,10 @@ const char *tmp_source(void)
 /* An empty /tmp; X clients find their server's socket all the same. */
 static int tmp_private(struct assembly *assembly, struct failure *failure)
 {
-	CLEANUP_FD int point = point_make(assembly, "/tmp", true, failure);
-	struct stat status;
-	char path[64];
+	CLEANUP_FD int top = tmpfs_attach(assembly, "/tmp", NULL, failure);
 
-	if (point < 0 || fstat(point, &status) < 0)
+	if (top < 0)
 		return -1;
-	if (mount("tmp", mounts_fd_path(&path, point), "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") < 0)
-		return FAIL(failure, FAILURE_MOUNT, errno, "tmpfs on /tmp");
-	CLEANUP_FD int top = point_open(assembly->root, "/tmp");
-	if (top < 0 || fstat(top, &status) < 0)
-		return FAIL(failure, FAILURE_MOUNT, errno, "tmpfs on /tmp");
 	if (getenv("DISPLAY") != NULL && access(X11_SOCKETS, F_OK) == 0) {
 		CLEANUP_FD int sockets = mkdirat(top, strrchr(X11_SOCKETS, '/') + 1, 01777) < 0
 						 ? -1
@@ -211,7 +144,6 @@ static int tmp_private(struct assembly *assembly, struct failure *failure)
 		if (sockets < 0 || mounts_bind(AT_FDCWD, X11_SOCKETS, sockets, failure) < 0)
 			return FAIL(failure, FAILURE_MOUNT, errno, X11_SOCKETS);
 	}
-	assembly->tmp = status.st_dev;
 	return 0;
 }
 

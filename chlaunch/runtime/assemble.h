@@ -9,9 +9,6 @@
 /* Image, identity files, default mounts, binds, pivot. In a mount namespace of our own; ends in the new /. */
 int assemble(const struct container *container, struct image *image, struct failure *failure);
 
-/* The words of an optional bind's source: $NAME at its start replaced. Left alone where there is none. */
-const char *bind_source(const struct bind *bind, char *buffer, size_t size);
-
 /* What becomes the container's /tmp: $TMPDIR, else /tmp. */
 const char *tmp_source(void);
 

@@ -9,11 +9,20 @@
 
 #include "failure.h"
 
+enum bind_kind {
+	BIND_PATH,
+	BIND_LAYERS, /* several directories as one */
+	BIND_TMPFS,
+};
+
 struct bind {
-	const char *source; /* on the host; an optional one may begin with $NAME, a variable of the node */
+	const char *source; /* on the host; an optional one may begin with $NAME, a variable of the node.
+			     * BIND_LAYERS: DIR[:DIR...], the topmost first. BIND_TMPFS: its size; NULL: the
+			     * kernel's */
 	const char *target; /* in the container, absolute */
 	bool optional;	    /* left out where the source does not exist */
 	bool read_only;
+	enum bind_kind kind;
 };
 
 enum variable_change_kind {

@@ -40,12 +40,12 @@ static const struct feature {
 	const char *name;
 	bool (*is_here)(void);
 } features[] = {
-	{"directory", always}, {"squash", always},	   {"sif", always},
-	{"erofs", always},     {"storage", always},	   {"join", always},
-	{"bind-ro", always},   {"bind-try", always},	   {"cd-try", always},
-	{"seccomp", always},   {"env-default", always},	   {"extglob", always},
-	{"json", always}, /* CDI's, read by ch-cdi */
-	{"cdi", always},       {"overlayfs", has_overlay}, {"tmpfs-xattrs", has_tmpfs_attributes},
+	{"directory", always},	 {"squash", always},	       {"sif", always},
+	{"erofs", always},	 {"storage", always},	       {"join", always},
+	{"bind-ro", always},	 {"bind-layers", has_overlay}, {"tmpfs", always},
+	{"bind-try", always},	 {"cd-try", always},	       {"seccomp", always},
+	{"env-default", always}, {"extglob", always},	       {"json", always}, /* CDI's, read by ch-cdi */
+	{"cdi", always},	 {"overlayfs", has_overlay},   {"tmpfs-xattrs", has_tmpfs_attributes},
 };
 
 void features_print(const char *separator)

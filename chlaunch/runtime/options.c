@@ -11,7 +11,8 @@
 #include "trace.h"
 
 enum option_key { /* options without a short name */
-		  OPTION_BIND_RO = 1000,
+		  OPTION_BIND_LAYERS = 1000,
+		  OPTION_BIND_RO,
 		  OPTION_BIND_TRY,
 		  OPTION_CDI_DIRS,
 		  OPTION_CDI_RESOLVED,
@@ -37,6 +38,7 @@ enum option_key { /* options without a short name */
 		  OPTION_SECCOMP,
 		  OPTION_SET_ENV,
 		  OPTION_SET_ENV0,
+		  OPTION_TMPFS,
 		  OPTION_TRACE,
 		  OPTION_UNSAFE,
 		  OPTION_UNSET_ENV,
@@ -46,6 +48,8 @@ enum option_key { /* options without a short name */
 
 static const struct argp_option option_rows[] = {
 	{"bind", 'b', "SRC[:DST]", 0, "mount SRC at DST in the container (default: the same path)", 0},
+	{"bind-layers", OPTION_BIND_LAYERS, "DIR[:DIR...]:DST", 0,
+	 "show directories as one at DST, the first on top, read-only", 0},
 	{"bind-ro", OPTION_BIND_RO, "SRC[:DST]", 0, "the same, read-only", 0},
 	{"bind-try", OPTION_BIND_TRY, "SRC[:DST]", 0,
 	 "the same, left out where SRC does not exist; $NAME at its start is a variable of the node", 0},
@@ -89,6 +93,7 @@ static const struct argp_option option_rows[] = {
 	 "the same, FILE with NUL characters in place of line ends", 0},
 	{"storage", 's', "DIR", 0,
 	 "where ch-image keeps images (default: $CH_IMAGE_STORAGE, else /var/tmp/$USER.ch)", 0},
+	{"tmpfs", OPTION_TMPFS, "DST[:SIZE]", 0, "empty memory at DST (default: up to half of it)", 0},
 	{"trace", OPTION_TRACE, "ADDRESS:PORT/TOKEN", 0, "tell the times of the start to who listens there",
 	 0},
 	{"uid", 'u', "UID", 0, "run as user UID in the container (default: yours)", 0},
@@ -140,6 +145,12 @@ static char *word_copy(const char *word, const struct argp_state *state)
 	return copy;
 }
 
+static void bind_keep(struct container *container, struct bind bind, const struct argp_state *state)
+{
+	container->binds = array_grow(container->binds, container->bind_count, sizeof bind, state);
+	container->binds[container->bind_count++] = bind;
+}
+
 static void bind_add(struct container *container, const char *value, int key, const struct argp_state *state)
 {
 	char *words = word_copy(value, state), *colon = strchr(words, ':');
@@ -154,8 +165,33 @@ static void bind_add(struct container *container, const char *value, int key, co
 	}
 	if (words[0] == '\0' || (bind.target != NULL && bind.target[0] == '\0'))
 		argp_error(state, "--bind: write SRC or SRC:DST");
-	container->binds = array_grow(container->binds, container->bind_count, sizeof bind, state);
-	container->binds[container->bind_count++] = bind;
+	bind_keep(container, bind, state);
+}
+
+static void layers_add(struct container *container, const char *value, const struct argp_state *state)
+{
+	char *words = word_copy(value, state), *colon = strrchr(words, ':');
+
+	if (colon == NULL || colon[1] != '/' || words[0] != '/')
+		argp_error(state, "--bind-layers: write DIR:DST or DIR:DIR:DST, with slashes in front");
+	for (const char *next = words; next != NULL && next < colon; next = strchr(next + 1, ':'))
+		if (next > words && next[1] != '/')
+			argp_error(state, "--bind-layers: not an absolute path: %s", next + 1);
+	*colon = '\0';
+	bind_keep(container,
+		  (struct bind){.source = words, .target = colon + 1, .read_only = true, .kind = BIND_LAYERS},
+		  state);
+}
+
+static void tmpfs_add(struct container *container, const char *value, const struct argp_state *state)
+{
+	char *words = word_copy(value, state), *colon = strchr(words, ':');
+
+	if (colon != NULL)
+		*colon++ = '\0';
+	if (words[0] == '\0' || (colon != NULL && colon[0] == '\0'))
+		argp_error(state, "--tmpfs: write DST or DST:SIZE");
+	bind_keep(container, (struct bind){.source = colon, .target = words, .kind = BIND_TMPFS}, state);
 }
 
 static void variable_add(struct options *options, int key, const char *value, const struct argp_state *state)
@@ -206,6 +242,12 @@ static error_t option_mount(int key, char *value, const struct argp_state *state
 	case OPTION_BIND_RO:
 	case OPTION_BIND_TRY:
 		bind_add(container, value, key, state);
+		return 0;
+	case OPTION_BIND_LAYERS:
+		layers_add(container, value, state);
+		return 0;
+	case OPTION_TMPFS:
+		tmpfs_add(container, value, state);
 		return 0;
 	case OPTION_HOME:
 		container->home = true;

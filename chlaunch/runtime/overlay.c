@@ -27,6 +27,7 @@
 enum {
 	OPTIONS_MOST = 4095, /* mount(2) reads one page */
 	ENCODED_MOST = 4 * PATH_MAX,
+	SHOWN_MOST = 200, /* directories: their words are at most 18 characters each */
 };
 
 static int overlay_mount(const char *target, unsigned long flags, const char *options, const char *shown,
@@ -141,6 +142,60 @@ int overlay_attach(struct assembly *assembly, const struct container *container,
 	assembly->root = top;
 	assembly->write = true;
 	return 0;
+}
+
+/* Open directories, DIR[:DIR...], into fds; how many, or -1. */
+static int directories_open(const char *directories, int *fds, struct failure *failure)
+{
+	char path[PATH_MAX];
+	int count = 0;
+
+	for (const char *from = directories; from != NULL; count++) {
+		const size_t length = strcspn(from, ":");
+
+		snprintf(path, sizeof path, "%.*s", (int)length, from);
+		if (count == SHOWN_MOST)
+			return FAIL(failure, FAILURE_OVERLAY, E2BIG, "%s", directories);
+		fds[count] = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (fds[count] < 0)
+			return FAIL(failure, FAILURE_BIND_SOURCE, errno, "%s", path);
+		from = from[length] == '\0' ? NULL : from + length + 1;
+	}
+	return count;
+}
+
+/* An empty directory, for an overlay without an upper directory wants two below. */
+static int directory_empty(const struct assembly *assembly, struct failure *failure)
+{
+	int fd = -1;
+
+	if (assembly->staging < 0)
+		return FAIL(failure, FAILURE_IMAGE_HOST, 0, "--bind-layers with one directory");
+	if (mkdirat(assembly->staging, "empty", 0755) == 0 || errno == EEXIST)
+		fd = openat(assembly->staging, "empty", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd >= 0 ? fd : FAIL(failure, FAILURE_OVERLAY, errno, "tmpfs");
+}
+
+int overlay_show(struct assembly *assembly, const char *directories, int point, const char *shown,
+		 struct failure *failure)
+{
+	char options[OPTIONS_MOST] = "userxattr,lowerdir=", target[64];
+	int fds[SHOWN_MOST + 1], count = 0, result = -1;
+
+	for (size_t i = 0; i <= SHOWN_MOST; i++)
+		fds[i] = -1;
+	count = directories_open(directories, fds, failure);
+	if (count == 1 && (fds[count++] = directory_empty(assembly, failure)) < 0)
+		count = -1;
+	for (int i = 0; i < count; i++) /* by descriptors: a path may have any character */
+		snprintf(options + strlen(options), sizeof options - strlen(options), "%s/proc/self/fd/%d",
+			 i == 0 ? "" : ":", fds[i]);
+	if (count > 0)
+		result = overlay_mount(mounts_fd_path(&target, point), MS_RDONLY, options, shown, failure);
+	for (size_t i = 0; i <= SHOWN_MOST; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return result;
 }
 
 /* A line of /proc/self/mountinfo, proc_pid_mountinfo(5). */

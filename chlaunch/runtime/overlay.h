@@ -18,6 +18,11 @@ int overlay_layers(int store, int image, const char *lower, const char *shown, s
 int overlay_attach(struct assembly *assembly, const struct container *container, int store,
 		   const char *layers, struct failure *failure);
 
+/* Show directories, DIR[:DIR...] of the host and the topmost first, as one on the descriptor point,
+ * read-only. */
+int overlay_show(struct assembly *assembly, const char *directories, int point, const char *shown,
+		 struct failure *failure);
+
 /* In a container that is complete: an overlay of this rank alone on top of its root directory, the mounts of
  * the container in it. first: this rank made the container and nobody has entered it yet. */
 int overlay_private(const struct container *container, bool first, struct failure *failure);

@@ -69,6 +69,16 @@ void assembly_cover(struct assembly *assembly, const struct stat *status)
 	covers[assembly->cover_count++] = (struct cover){status->st_dev, status->st_ino};
 }
 
+void assembly_memory(struct assembly *assembly, const struct stat *status)
+{
+	dev_t *memory = reallocarray(assembly->memory, assembly->memory_count + 1, sizeof *memory);
+
+	if (memory == NULL)
+		return; /* its destinations below get a tmpfs of their own */
+	assembly->memory = memory;
+	memory[assembly->memory_count++] = status->st_dev;
+}
+
 static int underlay_entry(int directory, int top, const char *name, struct failure *failure)
 {
 	char link[PATH_MAX];
@@ -164,8 +174,9 @@ static int place_writable(struct assembly *assembly, const struct walk *walk, co
 	for (size_t i = 0; i < assembly->underlay_count; i++)
 		if (fstat(assembly->underlays[i], &status) == 0 && status.st_dev == walk->status.st_dev)
 			return walk->directory;
-	if (assembly->tmp != 0 && walk->status.st_dev == assembly->tmp)
-		return walk->directory;
+	for (size_t i = 0; i < assembly->memory_count; i++)
+		if (assembly->memory[i] == walk->status.st_dev)
+			return walk->directory;
 	if (walk->inside)
 		return FAIL(failure, FAILURE_BIND_INSIDE, 0, "%s", shown);
 	/* Even then, what other users own is closed: there as in an image that must not change. */

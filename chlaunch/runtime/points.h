@@ -19,10 +19,11 @@ struct cover {
 
 /* The container's root file system while it is put together. */
 struct assembly {
-	int root;    /* its top */
-	int staging; /* a tmpfs hidden below the container's /dev: our files and half-made mounts */
-	bool write;  /* missing mount points are made in the image itself */
-	dev_t tmp;   /* of a private /tmp, in which mount points are made; 0: there is none */
+	int root;      /* its top */
+	int staging;   /* a tmpfs hidden below the container's /dev: our files and half-made mounts */
+	bool write;    /* missing mount points are made in the image itself */
+	dev_t *memory; /* of each tmpfs that was asked for, in which mount points are made */
+	size_t memory_count;
 	struct cover *covers;
 	size_t cover_count;
 	int underlays[UNDERLAYS_MOST]; /* tops of the tmpfs that stand in for directories that lack a mount
@@ -32,6 +33,9 @@ struct assembly {
 
 /* A directory with this status is bound into the tree: no mount points are made below it. */
 void assembly_cover(struct assembly *assembly, const struct stat *status);
+
+/* What has this status is a tmpfs of the container's own: mount points are made in it. */
+void assembly_memory(struct assembly *assembly, const struct stat *status);
 
 /* O_PATH descriptor of path inside root, its links followed inside root; -1 and errno. Linux 3.18 suffices.
  */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "assemble.h"
+#include "binds.h"
 #include "namespaces.h"
 
 enum { TAG_MOST = 200 }; /* bytes, percent-encoded: NAME_MAX less the rest of the name */
@@ -97,7 +98,7 @@ static bool has_relative(const struct container *container)
 	for (size_t i = 0; i < container->bind_count && !found; i++) {
 		const char *source = bind_source(&container->binds[i], buffer, sizeof buffer);
 
-		found = source[0] != '/' && source[0] != '\0';
+		found = container->binds[i].kind == BIND_PATH && source[0] != '/' && source[0] != '\0';
 	}
 	return found;
 }
@@ -118,6 +119,9 @@ uint64_t rendezvous_container(const struct container *container)
 		hash = hash_word(hash, bind_source(&container->binds[i], buffer, sizeof buffer));
 		hash = hash_word(hash, container->binds[i].target);
 		hash = hash_word(hash, container->binds[i].read_only ? "r" : NULL);
+		hash = hash_word(hash, container->binds[i].kind == BIND_TMPFS	 ? "t"
+				       : container->binds[i].kind == BIND_LAYERS ? "l"
+										 : NULL);
 	}
 	for (size_t i = 0; i < container->ld_cache_count; i++)
 		hash = hash_word(hash, container->ld_cache[i]);

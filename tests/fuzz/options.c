@@ -73,7 +73,8 @@ static void container_check(const struct container *container)
 	for (size_t i = 0; container->command[i] != NULL; i++)
 		total += strlen(container->command[i]);
 	for (size_t i = 0; i < container->bind_count; i++) {
-		CHECK(length_of(container->binds[i].source) > 0);
+		CHECK(length_of(container->binds[i].source) > 0 ||
+		      (container->binds[i].source == NULL && container->binds[i].kind == BIND_TMPFS));
 		CHECK(container->binds[i].target == NULL || container->binds[i].target[0] != '\0');
 	}
 	for (size_t i = 0; i < container->variable_count; i++) {

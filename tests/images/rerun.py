@@ -4,7 +4,7 @@ from pathlib import Path
 
 from builds import Site
 
-from chlaunch.image.build.running import Bind
+from chlaunch.image.build.binds import Bind
 from chlaunch.image.events import Silent
 from chlaunch.image.opening import open_store
 

@@ -50,7 +50,7 @@ CHANGES: list[tuple[str, str, dict[str, Any], Mapping[str, str], str]] = [
     ("emulation", TEXT, {"force": "none"}, {}, "  *.."),
     ("the shell", TEXT.replace("ARG", 'SHELL ["/bin/sh", "-ec"]\nARG'), {}, {}, "   *.."),
     ("the directory", TEXT.replace("ARG", "WORKDIR /etc\nARG"), {}, {}, ".  ..."),
-    ("the user", TEXT.replace("ARG", "USER x\nARG"), {}, {}, "   ***"),
+    ("the user", TEXT.replace("ARG", "USER x\nARG"), {}, {}, "   *.."),
     ("a secret", TEXT.replace("RUN true", "RUN --mount=type=secret,id=s true"), {"secrets": {"s": Secret(value="1")}}, {}, "  **."),
     ("rebuild", TEXT, {"cache": "rebuild"}, {}, "  ..."),
     ("no cache", TEXT, {"cache": "disabled"}, {}, "     "),
@@ -167,7 +167,7 @@ def test_files_that_change_while_they_are_copied(site: Site) -> None:
 
 def test_two_builds_at_once(site: Site, tmp_path: Path) -> None:
     """A step that two come to is done once, and both have what came of it."""
-    from chlaunch.image.build.running import Bind  # noqa: PLC0415
+    from chlaunch.image.build.binds import Bind  # noqa: PLC0415
 
     (tmp_path / "seen").mkdir()
     text = "FROM tiny\nRUN echo x >>/seen/log; sleep 0.5; cat /proc/sys/kernel/random/uuid >/said\nRUN cat /proc/sys/kernel/random/uuid >>/said"

@@ -202,6 +202,9 @@ WRONG = [
     (["build", "-t", "wrong", "--cache", "--rebuild", "."], "FROM tiny", 2, "exclude each other"),
     (["build", "-t", "wrong", "--build-arg=UNSET_HERE", "."], "FROM tiny", 2, "UNSET_HERE has no value"),
     (["build", "-t", "wrong", "--secret=src=/x", "."], "FROM tiny", 2, "--secret: src=/x"),
+    (["build", "-t", "wrong", "--secret=type=env,id=Dockerfile", "."], "FROM tiny", 2, "Dockerfile is not set"),
+    (["build", "-t", "wrong", "--ssh=default", "."], "FROM tiny", 2, "SSH_AUTH_SOCK is not set"),
+    (["build", "-t", "wrong", "--ssh=key=Dockerfile", "."], "FROM tiny", 2, "Dockerfile is no agent's socket"),
     (["build", "-t", "wrong", "https://example.com/x.git"], "FROM tiny", 2, "can't build from a URL"),
     (["build", "-t", "wrong", "."], "FROM tiny\nCOPY ../../etc/passwd /", 1, "is outside of the context"),
     (["build", "-t", "wrong", "."], "FROM tiny\nRUN exit 3", 1, "RUN command exited with 3, at Dockerfile:2: RUN exit 3"),
@@ -285,6 +288,10 @@ def test_secrets_and_agents_by_words(desk: Desk) -> None:
     given = {"TOKEN": "from variable"}
     desk.ok("build", "-t", "x", "--secret=id=a,src=s", "--secret=id=TOKEN", ".", text=text, **given)
     assert desk.run("x", "sh", "-c", "echo from file from variable | md5sum") == desk.run("x", "cat", "/said")
+    for words in (["--secret=id=s"], ["--secret=type=env,id=s,src=S"]):
+        one = "FROM tiny\nRUN --mount=type=secret,id=s cp /run/secrets/s /said\n"
+        desk.ok("build", "-t", "y", "--no-cache", *words, ".", text=one, S="from file")
+        assert desk.run("y", "cat", "/said") == "from file"
     assert desk.machine.run(["grep", "-r", "from variable", "/home/alice/store"]).returncode == 1
 
 

@@ -15,8 +15,9 @@ from builds import Site
 from space import UnavailableError
 
 from chlaunch.errors import BuildError
+from chlaunch.image.build.binds import Bind
 from chlaunch.image.build.request import Secret
-from chlaunch.image.build.running import Bind, CommandError
+from chlaunch.image.build.running import CommandError
 
 SECRET = "hunter2-and-more"  # noqa: S105  for these tests only
 

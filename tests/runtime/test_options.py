@@ -221,6 +221,44 @@ def bind_try_nothing(runtime: Runtime, words: list[str]) -> None:
     assert runtime.output("ls -A /mnt", *words) == ""
 
 
+@effect("bind-layers", "/tmp/l/b:/tmp/l/a:/opt/both")
+def bind_layers(runtime: Runtime, words: list[str]) -> None:
+    """Two directories are one, a mark of deletion in the first counts, and no remount makes it writable."""
+    runtime.machine.run(
+        "rm -rf /tmp/l; mkdir -p /tmp/l/a/d /tmp/l/b/d && cd /tmp/l && echo 1 >a/d/x && echo 2 >a/d/y && "
+        "echo 3 >b/d/y && echo 4 >a/z && unshare -r mknod b/z c 0 0",
+        check=True,
+    )
+    result = runtime.sh(
+        "cat /opt/both/d/*; ls /opt/both; touch /opt/both/made; mount -o remount,rw /opt/both; touch /opt/both/made",
+        *("--uid=0", *words),
+    )
+    assert result.stdout == "1\n3\nd\n"
+    assert result.stderr.count("Read-only file system") >= 2
+    single = runtime.output("cat /mnt/*; ls /mnt", "--bind-layers=/tmp/l/b/d:/mnt")
+    assert single.split() == ["3", "y"]
+    assert runtime.machine.run("find /tmp/l -name made; rm -r /tmp/l").stdout == ""
+    for wrong in ("/tmp", "/tmp:mnt", "tmp:/mnt", "/tmp:tmp:/mnt"):
+        assert runtime(f"--bind-layers={wrong}", "own", "--", "true").returncode == 64
+    for wrong in ("/no/where", ":".join(["/tmp"] * 201)):
+        assert runtime(f"--bind-layers={wrong}:/mnt", "own", "--", "true").returncode == 31
+
+
+@effect("tmpfs", "/opt/memory:1m")
+def tmpfs(runtime: Runtime, words: list[str]) -> None:
+    """Fill it up to its size, with a mount point in it; the default is half of what there is."""
+    dd = "cd /opt/memory && stat -c %a . && dd if=/dev/zero bs=1k"
+    script = f"{dd} count=900 of=some 2>/dev/null && cat b/file && {dd} count=200 of=more"
+    result = runtime.sh(script, *words, "--bind=data:/opt/memory/b")
+    assert result.stdout == "1777\ncontent\n1777\n"
+    assert "No space left on device" in result.stderr
+    half = "df -k /mnt | tail -1; grep MemTotal /proc/meminfo"
+    found = runtime.output(half, "--tmpfs=/mnt").split()
+    assert 0.49 < int(found[1]) / int(found[-2]) < 0.51
+    assert "can't use this size" in runtime("--tmpfs=/mnt:much", "own", "--", "true").stderr
+    assert runtime("--tmpfs=/mnt:", "own", "--", "true").returncode == 64
+
+
 @effect("home")
 def home(runtime: Runtime, words: list[str]) -> None:
     assert runtime.output("cat /home/alice/data/file; echo $HOME", *words).split() == [

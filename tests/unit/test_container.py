@@ -37,7 +37,11 @@ def test_nothing_but_an_image() -> None:
 EVERYTHING = Container(
     image="/i",
     storage="/s",
-    binds=(Bind("/a", "/a"), Bind("/a", "/b", read_only=True), Bind("$X", "$X", optional=True)),
+    binds=(
+        *(Bind("/a", "/a"), Bind("/a", "/b", read_only=True), Bind("$X", "$X", optional=True)),
+        *(Bind("/b:/a", "/c", read_only=True, kind="layers"), Bind("9m", "/d", kind="tmpfs")),
+        Bind("", "/e", kind="tmpfs"),
+    ),
     directory="/d",
     uid=0,
     gid=7,
@@ -68,7 +72,8 @@ EVERYTHING = Container(
 
 def test_everything() -> None:
     assert words(EVERYTHING) == (
-        *("--bind=/a", "--bind-ro=/a:/b", "--bind-try=$X", "--cd=/d", "--write", "--private-tmp", "--home"),
+        *("--bind=/a", "--bind-ro=/a:/b", "--bind-try=$X", "--bind-layers=/b:/a:/c", "--tmpfs=/d:9m"),
+        *("--tmpfs=/e", "--cd=/d", "--write", "--private-tmp", "--home"),
         *("--no-passwd", "--seccomp", "--fuse-single", "--storage=/s", "--write-fake=9m"),
         *("--write-fake-scope=rank", "--uid=0", "--gid=7", "--ld-cache=/l", "--ld-cache=/m"),
         *("--unset-env=LD_*", "--set-env", "--set-env=/f", "--set-env0=/g", "--set-env=A=x y"),

@@ -39,7 +39,11 @@ class Progress:
 
 @dataclass
 class Builder:
-    """A build that goes on. finished: stages by their index, with the scope at their end."""
+    """A build that goes on.
+
+    finished: stages by their index, with the scope at their end. unsteady: keys of steps that are not to be
+    remembered, for what they came of has changed meanwhile.
+    """
 
     store: Store
     request: Request
@@ -47,6 +51,7 @@ class Builder:
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
+    unsteady: set[str] = field(default_factory=set)
 
     def build(self) -> StoredImage:
         """Return the image.
@@ -138,7 +143,6 @@ class Builder:
         self, progress: Progress, place: Place, key: str, work: Callable[[Path], Layer | None]
     ) -> tuple[Step, Layer | None]:
         """Do a step, and remember it."""
-        keep = self.request.cache != "disabled"
         try:
             with self.store.work() as directory:
                 layer = work(directory)
@@ -157,7 +161,7 @@ class Builder:
             raise BuildError(f"build failed: {place.shown}: {why.message}", why.hint) from error
         made = now(self.request.source_date)
         step = Step(key, progress.state.key, place.original, layer.key if layer else "", made)
-        if keep:
+        if self.request.cache != "disabled" and key not in self.unsteady:
             steps.remember(self.store, step)
         return step, layer
 

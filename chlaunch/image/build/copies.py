@@ -51,7 +51,7 @@ def copy(
             layer = written(
                 builder, stack, copying.with_mode(rows, instruction.chmod), directory, instruction.place
             )
-            if before and _stamps(before) != _stamps(_sources(origin, local, instruction)):
+            if before and sources.stamps(before) != sources.stamps(_sources(origin, local, instruction)):
                 raise instruction.place.failed(
                     "files have changed while they were copied", 0, "build again when nobody writes there"
                 )
@@ -139,11 +139,6 @@ def _sources(origin: Origin, wanted: Wanted, instruction: syntax.Copy | syntax.A
     return rows
 
 
-def _stamps(rows: Sequence[Entry]) -> list[tuple[object, ...]]:
-    """Return what differs when one of the files does."""
-    return [(row.parts, row.mode, row.stamp) for row in rows]
-
-
 def _origin(
     builder: "Builder", progress: "Progress", instruction: syntax.Copy | syntax.Add
 ) -> tuple[Origin, str]:
@@ -163,17 +158,3 @@ def _origin(
 def _time(builder: "Builder") -> int:
     """Return when what has no time of its own was made, in ns."""
     return int(now(builder.request.source_date) * 1e9)
-
-
-def entries_of_context(builder: "Builder", path: str, instruction: syntax.Run) -> list[Entry]:
-    """Return what is at a path of the context, for a mount of it."""
-    if builder.request.context is None:
-        raise instruction.place.failed("there is no context", 0, "give a directory instead of -")
-    origin = Origin(Directory(str(builder.request.context)), "the context", builder.request.left_out)
-    real = over(origin.tree, origin.shown).locate(path or "/")
-    parts = tuple(part for part in (real or "").split("/") if part)
-    status = origin.tree.status(parts) if real is not None else None
-    rows = [] if status is None else list(sources.entries(origin, parts, status, (), ()))
-    if not rows and path:
-        raise instruction.place.failed(f"{path}: not in the context", path)
-    return rows

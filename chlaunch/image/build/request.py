@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from chlaunch.image.build.running import Bind
+from chlaunch.image.build.binds import Bind
 from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.syntax import Dockerfile
 from chlaunch.image.events import Events

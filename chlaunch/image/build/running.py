@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chlaunch.errors import BuildError, ImageError
-from chlaunch.image.build import left, orphans
+from chlaunch.image.build import copying, left, orphans
+from chlaunch.image.build.binds import Bind, Seen
 from chlaunch.image.build.left import Left
 from chlaunch.image.dockerfile.scope import PATH
 from chlaunch.image.records import Layer
@@ -71,15 +72,6 @@ TAMED = (
 
 
 @dataclass(frozen=True)
-class Bind:
-    """Something of the host that the command sees. target: in the image."""
-
-    source: Path
-    target: str
-    read_only: bool = True
-
-
-@dataclass(frozen=True)
 class Running:
     """How to run a command. force: seccomp, fakeroot or none. network: none, or any other for the host's.
 
@@ -90,7 +82,7 @@ class Running:
     ch_run: str
     directory: str
     variables: Mapping[str, str]
-    binds: tuple[Bind, ...] = ()
+    binds: tuple[Seen, ...] = ()
     force: str = "seccomp"
     network: str = "default"
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -138,15 +130,35 @@ def run(
         _wait(words, ("/bin/sh",), running, on_terminal=True)
     if code:
         raise _failed(code, store.path)
-    left.remove_stubs(kept / "upper", below, [*USUAL, *(bind.target for bind in binds)])
+    points = ["/" + "/".join(copying.place_of(over(below, "image"), bind.target)) for bind in binds]
+    left.remove_stubs(kept / "upper", below, [*USUAL, *points])
     return kept / "upper", left.settle(kept / "upper", running.source_date)
 
 
-def environment(variables: Mapping[str, str], host: Mapping[str, str], image: Rootfs) -> dict[str, str]:
-    """Return all variables of a command: the build's, what always is, and the host's proxies."""
+def environment(
+    variables: Mapping[str, str], host: Mapping[str, str], image: Rootfs, user: str
+) -> dict[str, str]:
+    """Return all variables of a command: the build's, what always is, and the host's proxies.
+
+    user: as USER says it, whose home directory is HOME.
+    """
     proxies = {name: host[name] for name in PROXIES if host.get(name)}
-    home = "/root" if image.is_directory("/root") else "/"
-    return {"PATH": PATH, "HOME": home, **proxies, **ALWAYS, **variables}
+    return {"PATH": PATH, "HOME": _home(image, user), **proxies, **ALWAYS, **variables}
+
+
+def is_root(user: str) -> bool:
+    """Say whether that is root, as USER says it: a name or number, and maybe a group."""
+    return user.partition(":")[0] in ("", "0", "root")
+
+
+def _home(image: Rootfs, user: str) -> str:
+    """Return a user's home directory by the image's passwd(5); of one that is not in it, / as with runc."""
+    if is_root(user):
+        return "/root" if image.is_directory("/root") else "/"
+    name = user.partition(":")[0]
+    rows = [line.split(":") for line in image.text("/etc/passwd").splitlines()]
+    homes = [row[5] for row in rows if len(row) > 5 and row[2 if name.isdecimal() else 0] == name]  # noqa: PLR2004
+    return homes[0] if homes and homes[0] else "/"
 
 
 def _needed(store: Store, image: Rootfs) -> list[Path]:
@@ -162,10 +174,9 @@ def _needed(store: Store, image: Rootfs) -> list[Path]:
     return [store.tree(layer)]
 
 
-def _words(running: Running, work: Path, binds: Sequence[Bind]) -> list[str]:
+def _words(running: Running, work: Path, binds: Sequence[Seen]) -> list[str]:
     """Return the command line up to the image, options for variables left out."""
     network = (_program("unshare"), "--user", "--map-root-user", "--net") if running.network == "none" else ()
-    mounts = [f"--bind{'-ro' if bind.read_only else ''}={bind.source}:{bind.target}" for bind in binds]
     return [
         _program("setpriv"),
         "--pdeathsig",
@@ -180,7 +191,7 @@ def _words(running: Running, work: Path, binds: Sequence[Bind]) -> list[str]:
         "--no-tmp",
         *(("--seccomp",) if running.force == "seccomp" else ()),
         f"--cd={running.directory or '/'}",
-        *mounts,
+        *(bind.word for bind in binds),
     ]
 
 

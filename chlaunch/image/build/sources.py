@@ -141,6 +141,11 @@ def digest(rows: Sequence[Entry], known: Path | None) -> str:
     return total.hexdigest()
 
 
+def stamps(rows: Sequence[Entry]) -> list[tuple[object, ...]]:
+    """Return what differs when one of the files does."""
+    return [(row.parts, row.mode, row.stamp) for row in rows]
+
+
 def _walk(
     origin: Origin, parts: Parts, status: os.stat_result, names: Parts, unwanted: tuple[Ignore, int]
 ) -> Iterator[Entry]:

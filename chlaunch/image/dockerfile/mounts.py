@@ -152,6 +152,8 @@ def _completed(mount: Mount, place: Place) -> Mount:
             "a mount can't replace the whole image", "target" if "target" in mount.text else "--mount"
         )
     if mount.kind == "cache":
+        if mount.source and not mount.origin:
+            raise place.wrong("a cache without from begins empty: it has no source", "source", "from=STAGE")
         return replace(mount, identifier=mount.identifier or posixpath.normpath(mount.target))
     if mount.kind == "ssh":
         return replace(mount, identifier=mount.identifier or "default")
