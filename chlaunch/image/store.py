@@ -105,8 +105,8 @@ class Store:
         for path in (self.path / "tmp").iterdir():
             # Files, and what has no lock yet, are a moment old, but clocks differ between nodes.
             patience = MOMENT if (path / "lock").exists() else LONG
-            if locks.is_free(path / "lock") and _age(path) > patience:
-                with suppress(StorageError):  # another node may have it open, or another user made it
+            with suppress(StorageError):  # another node may have it open, or another user made it
+                if locks.is_free(path / "lock") and _age(path) > patience:
                     remove_tree(path)
 
     def blob(self, digest: str) -> Path:
