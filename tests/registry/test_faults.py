@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import replace
@@ -9,10 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import FaultProxy, Rule
+from made import layout
 from pictures import Picture, picture
 
+from chlaunch.cli.progress import Lines
 from chlaunch.errors import RegistryError
+from chlaunch.image.finding import Wanted
 from chlaunch.image.manifest import DOCKER_MANIFEST, MANIFEST_MOST
+from chlaunch.image.opening import open_store
+from chlaunch.image.pull import pull as pull_image
+from chlaunch.image.push import JOBS, Goal, push
 from chlaunch.image.retry import TransientError
 
 if TYPE_CHECKING:
@@ -351,6 +358,23 @@ def test_an_upload_is_sent_by_tls_where_the_registry_does_not_know_of_it(
     with pytest.raises(RegistryError, match="BLOB_UPLOAD"):
         registry.put_blob(new.layer, path, lambda _: None)
     assert proxy.paths("PATCH", "/uploads/gone?_state=x")
+
+
+def test_an_upload_that_is_refused_ends_the_others(
+    registry: Registry, proxy: FaultProxy, tmp_path: Path, warnings: list[str]
+) -> None:
+    """Of those on their way none is begun again, and of those that wait none at all."""
+    store = open_store(tmp_path / "storage", print)
+    assert store is not None
+    source = layout(tmp_path / "layout", [{f"file{number}": os.urandom(1000)} for number in range(12)])
+    image = pull_image(store, source, Wanted("many", "many", "1"), Lines(2))
+    proxy.rules = [Rule("PATCH", status=403), Rule("PATCH", times=99, silent=True)]
+    with pytest.raises(RegistryError, match="denied"):
+        push(store, image, Goal(registry, "many"), Lines(2))
+    assert 1 < len(proxy.paths("PATCH")) <= JOBS
+    assert len(proxy.paths("POST")) <= JOBS + 1
+    assert len(warnings) < JOBS
+    assert list((store.path / "tmp").iterdir()) == []
 
 
 def test_an_upload_to_where_anybody_reads_along(
