@@ -228,7 +228,8 @@ def test_pushed_as_it_was_imported(here: Site) -> None:
     here.sh(f"{here.bin}/ch-convert -q {here.open.host}/small:1 ./tree && chmod 1777 tree/data")
     digests = set()
     for name in ("a", "b"):
-        here.ok("import", "./tree", name)
+        imported = here.try_("import", "./tree", name)
+        assert re.search(r"^copying \S+/tree: [\d.]+ [KM]iB in ", imported.stderr, re.MULTILINE)
         digests.add(json.loads(here.ok("push", name, f"{here.open.host}/{name}:1", "--json"))["digest"])
     digests.add(json.loads(here.ok("push", "--image=tree", f"{here.open.host}/c:1", "--json"))["digest"])
     assert len(digests) == 1
