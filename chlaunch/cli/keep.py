@@ -84,7 +84,10 @@ def show(asked: Asked) -> int:
         if asked.given["json"]:
             click.echo("[]")
         return 0
-    uses = keeping.usage(store, "deleted" if asked.given["undeletable"] else "images")
+    area = "deleted" if asked.given["undeletable"] else "images"
+    uses = keeping.usage(store, area)
+    for name in sorted({*store.names(area)} - {use.image.name for use in uses}):
+        asked.events.warn(f"image is damaged: {name}: pull, import or build it again, or delete it")
     if asked.given["json"]:
         click.echo(json.dumps([_row(use) for use in uses]))
     elif asked.given["long"]:

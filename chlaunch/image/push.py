@@ -87,7 +87,7 @@ def prepared(store: Store, image: StoredImage, events: Events) -> tuple[Manifest
     """Return an image's manifest and configuration, with archives of all its layers in storage."""
     if image.manifest and image.record.whole:
         known = parse(image.manifest, "", image.name)
-        if isinstance(known, Manifest) and all(store.blob(blob.digest).exists() for blob in known.layers):
+        if isinstance(known, Manifest) and all(map(store.has_blob, known.layers)):
             return known, image.config
     layers = [layer for layer in image.layers if layer.key != image.record.top]
     rows = [_archived(store, layer, events) for layer in layers]

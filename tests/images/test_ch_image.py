@@ -332,6 +332,10 @@ def test_what_is_in_storage(here: Site) -> None:
     here.fails("undelete", names[0])
     assert here.sh(f"{here.bin}/ch-run {names[1]} -- cat /data/first") == "1\n"
     assert json.loads(here.ok("du", "--json"))["layers"] < room["layers"]
+    here.sh(": >/var/tmp/alice.ch/images/base/image.json")
+    damaged = here.try_("list")
+    assert damaged.stdout == f"{names[1]}\n"
+    assert "image is damaged: base: pull, import or build it again" in damaged.stderr
     here.ok("reset")
     assert here.sh("find /var/tmp/alice.ch -mindepth 1") == "/var/tmp/alice.ch/lock\n"
     assert here.ok("list") == ""
