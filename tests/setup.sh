@@ -87,6 +87,7 @@ group_test() {
 	need skopeo has skopeo
 	need apache2-utils has htpasswd
 	need openssl has openssl
+	need microsocks has microsocks
 	need umoci has umoci
 	need podman has podman
 	need linux-libc-dev-armhf-cross headers arm-linux-gnueabihf

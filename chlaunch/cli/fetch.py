@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from chlaunch.errors import RefusedError
-from chlaunch.image import published, reference
+from chlaunch.image import fetched, published, reference
 from chlaunch.image.convert import write_squash
 from chlaunch.image.events import Events
 from chlaunch.image.finding import Wanted
 from chlaunch.image.importing import Importing
-from chlaunch.image.manifest import Source, host_platform
+from chlaunch.image.manifest import Source
 from chlaunch.image.reference import Reference
 from chlaunch.image.store import file_name
 from chlaunch.image.tools import Tools
@@ -84,17 +84,12 @@ def local_image(word: str, settings: Settings, environment: Mapping[str, str], e
         def make(path: Path) -> None:
             _make(registry, replace(full, digest=digest), path, environment, events)
 
-        return str(published.publish(here, _file_name(digest), make, events.say, deadline=DEADLINE))
-
-
-def _file_name(digest: str) -> str:
-    """Return what an image for this machine is called in a cache."""
-    return f"{digest.partition(':')[2]}-{host_platform().architecture}.sqfs"
+        return str(published.publish(here, fetched.file_name(digest), make, events.say, deadline=DEADLINE))
 
 
 def _find(places: list[tuple[Path, frozenset[int]]], digest: str) -> str:
     """Return the path of an image in one of the caches; empty if it is in none."""
-    name = _file_name(digest)
+    name = fetched.file_name(digest)
     found = (published.find(directory, name, owners) for directory, owners in places)
     return next((str(path) for path in found if path is not None), "")
 

@@ -11,7 +11,7 @@ import click
 
 from chlaunch.cli.asked import Asked, limits_of, name_in_storage
 from chlaunch.cli.progress import size
-from chlaunch.image import keeping, reference
+from chlaunch.image import fetched, keeping, published, reference
 from chlaunch.image.store import Store
 from chlaunch.rootfs import storage_directory
 
@@ -34,9 +34,14 @@ def undelete(asked: Asked) -> int:
 
 
 def collect(asked: Asked) -> int:
-    """Remove what no image needs."""
-    freed = keeping.collect(asked.store(), asked.events.say)
+    """Remove what no image needs, and fetched images that no launch has used for long."""
+    store = asked.store_if_any()
+    freed = 0 if store is None else keeping.collect(store, asked.events.say)
     asked.events.say(f"removed {size(freed)}")
+    cache, days = _cache(asked), asked.given["unused_days"]
+    freed = fetched.thin(cache, days, asked.events.say)
+    if freed:
+        asked.events.say(f"removed {size(freed)} of {cache}, not used for {days} days")
     return 0
 
 
@@ -52,8 +57,11 @@ def room(asked: Asked) -> int:
     """Say what storage takes."""
     store = asked.store()
     took = keeping.room(store)
+    cache = _cache(asked)
+    cached = sum(row.size for row in fetched.kept(cache))
     if asked.given["json"]:
-        click.echo(json.dumps({"storage": str(store.path), **asdict(took)}))
+        said = {"storage": str(store.path), **asdict(took), "cache": str(cache), "fetched": cached}
+        click.echo(json.dumps(said))
         return 0
     for words, count in (
         ("layers of images", took.layers),
@@ -61,6 +69,7 @@ def room(asked: Asked) -> int:
         ("layers of deleted images alone", took.deleted),
         ("what gc would remove besides", took.idle),
         ("free on that file system", took.free),
+        (f"images that launches have fetched: {cache}", cached),
     ):
         click.echo(f"{size(count):>10}  {words}")
     return 0
@@ -75,7 +84,10 @@ def show(asked: Asked) -> int:
         if asked.given["json"]:
             click.echo("[]")
         return 0
-    uses = keeping.usage(store, "deleted" if asked.given["undeletable"] else "images")
+    area = "deleted" if asked.given["undeletable"] else "images"
+    uses = keeping.usage(store, area)
+    for name in sorted({*store.names(area)} - {use.image.name for use in uses}):
+        asked.events.warn(f"image is damaged: {name}: pull, import or build it again, or delete it")
     if asked.given["json"]:
         click.echo(json.dumps([_row(use) for use in uses]))
     elif asked.given["long"]:
@@ -125,6 +137,12 @@ def import_image(asked: Asked) -> int:
     asked.events.say(f"imported: {image.name}")
     asked.result({"name": image.name, "platform": image.record.platform})
     return 0
+
+
+def _cache(asked: Asked) -> Path:
+    """Return where launches have the images that they fetch."""
+    given = asked.given["cache_dir"]
+    return Path(given) if given else published.users_directory(asked.environment)
 
 
 def _show_one(asked: Asked, store: Store | None) -> int:

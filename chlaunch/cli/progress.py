@@ -49,7 +49,7 @@ class Lines:
 
         yield progress
         seconds = time.monotonic() - begun
-        self.say(f"{what}: {size(done or total)} in {seconds:.1f} s")
+        self.say(f"{what}: {size(done)} in {seconds:.1f} s" if done else f"{what}: {seconds:.1f} s")
 
 
 class Bars(Lines):

@@ -69,6 +69,10 @@ BUILDING = (
     click.Option(["-n", "--dry-run"], is_flag=True, help="show the steps, and do none"),
 )
 
+CACHE = click.Option(
+    ["--cache-dir"], metavar="DIR", help="of fetched images, not $XDG_CACHE_HOME/chlaunch/fetched"
+)
+
 COMMANDS: dict[str, Row] = {
     "build": Row(
         "build.build_image",
@@ -113,8 +117,21 @@ COMMANDS: dict[str, Row] = {
         "Delete images that match shell patterns; undelete brings them back, until gc.",
         [click.Argument(["globs"], metavar="IMAGE_GLOB...", nargs=-1, required=True)],
     ),
-    "du": Row("keep.room", "Say what storage takes.", []),
-    "gc": Row("keep.collect", "Remove what no image needs, and deleted images for good.", []),
+    "du": Row("keep.room", "Say what storage and the cache of fetched images take.", [CACHE]),
+    "gc": Row(
+        "keep.collect",
+        "Remove what no image needs, deleted images for good, and fetched ones that no launch needs.",
+        [
+            CACHE,
+            click.Option(
+                ["--unused-days"],
+                type=click.IntRange(0),
+                default=30,
+                metavar="N",
+                help="for how long no launch has used it (default: 30; 0: all)",
+            ),
+        ],
+    ),
     "gestalt": Row(
         "keep.gestalt",
         "Say something about ch-image: storage-path, python-path, dependencies.",

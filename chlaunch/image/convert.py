@@ -229,8 +229,9 @@ def _opened(conversion: Conversion, work: Path) -> Iterator[Layout | DockerArchi
     path = source.path
     if source.format.program:
         path = work / "saved"
-        with importing.events.track(f"{source.format.program} save", 0):
+        with importing.events.track(f"{source.format.program} save", 0) as progress:
             importing.tools.run((source.format.program, "save", "--output", str(path), source.name))
+            progress(path.stat().st_size)
     with open_archive(path, work) as found:
         yield found
 

@@ -1,7 +1,6 @@
 """What work with images tells while it goes on; cli/progress.py shows it, or nobody does."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from chlaunch.image.manifest import Progress
@@ -18,18 +17,3 @@ class Events(Protocol):
 
     def track(self, what: str, total: int) -> AbstractContextManager[Progress]:
         """Begin something of which total bytes are to be done; 0 where nobody knows."""
-
-
-class Silent:
-    """Nobody is told."""
-
-    def say(self, line: str) -> None:
-        """Drop it."""
-
-    def warn(self, line: str) -> None:
-        """Drop it."""
-
-    @contextmanager
-    def track(self, _what: str, _total: int) -> Iterator[Progress]:
-        """Count nothing."""
-        yield lambda _bytes: None

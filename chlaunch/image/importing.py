@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from chlaunch.errors import ChlaunchError, ImageError
 from chlaunch.image import flatten, formats, roots, top
@@ -22,7 +23,7 @@ from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
 from chlaunch.image.pull import full, pull
 from chlaunch.image.records import WHOLE, Layer, Record, StoredImage
-from chlaunch.image.roots import Root
+from chlaunch.image.roots import Counted, Root
 from chlaunch.image.store import Store
 from chlaunch.image.tools import Tools
 from chlaunch.image.unpack import Limits, Unpacked, unpack
@@ -171,8 +172,12 @@ def _copied(directory: Path, tree: Path, importing: Importing) -> Unpacked:
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        with os.fdopen(source, "rb") as stream, importing.events.track(f"copying {directory}", 0):
-            return unpack(stream, tree, importing.limits, overlay=True, shown=str(directory))
+        with (
+            os.fdopen(source, "rb") as stream,
+            importing.events.track(f"copying {directory}", 0) as progress,
+        ):
+            counted = cast("BinaryIO", Counted(stream, progress))
+            return unpack(counted, tree, importing.limits, overlay=True, shown=str(directory))
     except ImageError as error:
         if failures:  # what was unpacked was cut off for that
             raise failures[0] from error

@@ -63,7 +63,7 @@ def delete(store: Store, globs: tuple[str, ...], say: Say) -> list[str]:
         ImageError: there is no image for one of them; then nothing is deleted.
 
     """
-    names = sorted(word(path.name) for path in (store.path / "images").iterdir())
+    names = store.names()
     chosen: list[str] = []
     for glob in globs:
         found = [name for name in names if fnmatchcase(name, word(glob))]

@@ -1,5 +1,6 @@
 """Locks on files (flock(2)), which the kernel lets go when their holder ends, however it ends."""
 
+import errno
 import fcntl
 import os
 import time
@@ -17,7 +18,14 @@ SAY_AFTER = 1.0
 # What a holder writes into the file: a PID and where it is one.
 HOLDER_MOST = 200
 
+# What flock(2) says where a file system has no locks: Lustre without -o flock, NFS without its lock daemon.
+NONE_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
 Say = Callable[[str], None]
+
+
+class NoLocksError(StorageError):
+    """The file system has no locks."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +49,12 @@ def held(
     this waits for.
 
     Raises:
+        NoLocksError: the file system has none.
         StorageError: the file can't be made, opened or locked; or waiting was stopped.
 
     """
+    descriptor, got = _open_and_wait(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, say, patience)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise StorageError(f"can't open lock: {path}: {os.strerror(error.errno or 0)}") from error
-    try:
-        try:
-            got = _wait(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, say, patience)
-        except OSError as error:
-            raise StorageError(
-                f"can't lock: {path}: {os.strerror(error.errno or 0)}",
-                "this file system may have no locks (Lustre: mount -o flock); choose another",
-            ) from error
         if got and not shared:
             with suppress(OSError):  # on a full disk nobody is told for whom they wait
                 os.ftruncate(descriptor, 0)
@@ -72,15 +71,52 @@ def held(
 
 
 def is_free(path: Path) -> bool:
-    """Say whether nobody holds a lock on the file at path; that it is not there counts as free."""
+    """Say whether nobody holds a lock on the file at path; that it is not there counts as free.
+
+    Raises:
+        NoLocksError: the file system has none.
+        StorageError: it can't be opened or locked.
+
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return True
+    except OSError as error:
+        raise StorageError(f"can't open lock: {path}: {os.strerror(error.errno or 0)}") from error
     try:
         return _take(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        raise _failed(error, path) from error
     finally:
         os.close(descriptor)
+
+
+def _open_and_wait(path: Path, kind: int, say: Say, patience: Patience) -> tuple[int, bool]:
+    """Return a descriptor of the file at path, and whether the lock on it was got; see held()."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StorageError(f"can't open lock: {path}: {os.strerror(error.errno or 0)}") from error
+        try:
+            got = _wait(descriptor, kind, say, patience)
+            if not got or os.fstat(descriptor).st_nlink:
+                return descriptor, got
+        except OSError as error:
+            os.close(descriptor)
+            raise _failed(error, path) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder has removed it: others will lock a new one
+
+
+def _failed(error: OSError, path: Path) -> StorageError:
+    """Return the failure of flock(2)."""
+    kind = NoLocksError if error.errno in NONE_THERE else StorageError
+    hint = "this file system has no locks (Lustre: mount -o flock); choose another"
+    return kind(f"can't lock: {path}: {os.strerror(error.errno or 0)}", hint if kind is NoLocksError else "")
 
 
 def _wait(descriptor: int, kind: int, say: Say, patience: Patience) -> bool:

@@ -15,15 +15,20 @@ DIRECTORIES = ("l", "layers", "images", "deleted", "blobs/sha256", "blobs/partia
 FILES = ("version", "lock")
 NAMES = frozenset((*FILES, *(name.partition("/")[0] for name in DIRECTORIES)))
 
+CHARLIECLOUD = "charliecloud's storage"
+
 # What other programs' storage is known by.
 FOREIGN = (
-    ({"img", "dlcache"}, "charliecloud's storage"),
+    ({"img", "dlcache"}, CHARLIECLOUD),
     ({"overlay-images", "overlay-layers"}, "podman's storage"),
     ({"oci-layout", "index.json"}, "an OCI image layout"),
     ({"bin", "etc", "usr"}, "a root file system"),
 )
 
 ELSEWHERE = "choose an empty or new directory with --storage or CH_IMAGE_STORAGE"
+BRING = "its images can be imported there: ch-image import {}/img/NAME NAME"
+
+DIGITS_MOST = 9
 
 
 def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
@@ -38,12 +43,15 @@ def open_store(path: Path, say: Say, *, create: bool = True) -> Store | None:
     store = Store(path)
     version = _version(path)
     if version is None:
-        if not create:
+        if not create and not (path / "version").exists():
             return None
         with locks.held(path / "lock", "making storage", say):
             version = _version(path) or _adopt(store)
     if version != VERSION:
-        _migrate(store, version)
+        raise StorageError(
+            f"storage has version {version}, and this chlaunch knows {VERSION}: {path}",
+            "use the chlaunch that made it, or another directory: --storage or CH_IMAGE_STORAGE",
+        )
     if create:
         store.sweep()
     return store
@@ -80,8 +88,9 @@ def _version(path: Path) -> int | None:
         StorageError: it is something else.
 
     """
-    text = read(path / "version").decode(errors="replace").strip()
-    if text.isdigit():
+    text = read(path / "version").decode("ascii", errors="replace").strip()
+    # Charliecloud's has such a file, too.
+    if text.isdigit() and len(text) <= DIGITS_MOST and (path / "layers").is_dir():
         return int(text)
     try:
         foreign = sorted({entry.name for entry in os.scandir(path)} - NAMES)
@@ -95,7 +104,7 @@ def _version(path: Path) -> int | None:
     shown = ", ".join(ascii(name)[1:-1] for name in foreign[:3]) or "version"
     raise StorageError(
         f"storage directory is {kind or 'not ours'}: {path} (it has: {shown})",
-        ELSEWHERE,
+        f"{ELSEWHERE}\n{BRING.format(path)}" if kind == CHARLIECLOUD else ELSEWHERE,
     )
 
 
@@ -111,16 +120,3 @@ def _adopt(store: Store) -> int:
             ELSEWHERE,
         ) from error
     return VERSION
-
-
-def _migrate(store: Store, version: int) -> None:
-    """Bring storage of an older version to this one: a step for each, named here once there is one.
-
-    Raises:
-        StorageError: nobody knows how.
-
-    """
-    raise StorageError(
-        f"storage has version {version}, and this chlaunch knows {VERSION}: {store.path}",
-        "use the chlaunch that made it, or another directory: --storage or CH_IMAGE_STORAGE",
-    )

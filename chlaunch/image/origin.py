@@ -10,6 +10,9 @@ from chlaunch.image.reference import HOST
 
 PORTS = {"https": 443, "http": 80}
 
+# Proxies: HTTP's, and SOCKS, whose versions with a letter look up names themselves (curl(1), --proxy).
+PROXIES = (*PORTS, "socks4", "socks4a", "socks5", "socks5h")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -73,23 +76,25 @@ def proxy_of(target: Origin, environment: Mapping[str, str]) -> str:
     ``https_proxy``, ``http_proxy``, ``all_proxy``, ``no_proxy``, in lower case or else in upper case.
 
     Raises:
-        ConfigError: it is not the URL of an HTTP proxy; it is not shown, as it may hold a password.
+        ConfigError: it is not the URL of a proxy; it is not shown, as it may hold a password.
 
     """
     if target.is_loopback or _is_exempt(target, _variable("no_proxy", environment)):
         return ""
-    proxy = _variable(f"{target.scheme}_proxy", environment) or _variable("all_proxy", environment)
-    if not proxy:
+    names = (f"{target.scheme}_proxy", "all_proxy")
+    name = next((name for name in names if _variable(name, environment)), "")
+    if not name:
         return ""
+    proxy = _variable(name, environment)
     url = proxy if "://" in proxy else f"http://{proxy}"
     try:
         parts = urlsplit(url)
-        known = parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+        known = parts.scheme in PROXIES and bool(parts.hostname) and parts.port != 0 and url.isprintable()
         known = known and " " not in url
     except ValueError:
         known = False
     if not known:
-        raise ConfigError(f"{target.scheme}_proxy: not the URL of an HTTP proxy", "http://HOST:PORT")
+        raise ConfigError(f"{name}: not the URL of a proxy", "http://HOST:PORT, socks5h://HOST:PORT")
     return url
 
 

@@ -144,7 +144,7 @@ class Fetch:
         path = self.store.blob(blob.digest)
         if self.wanted.fresh:
             path.unlink(missing_ok=True)
-        if not path.exists():
+        if not self.store.has_blob(blob):
             partial = self.store.partial(blob.digest)
             try:
                 with self.events.track(f"layer {_brief(blob.digest)}", blob.size) as progress:

@@ -5,7 +5,9 @@ one copy of all layers) gets one, which is kept: the same layer has the same dig
 """
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +87,7 @@ def prepared(store: Store, image: StoredImage, events: Events) -> tuple[Manifest
     """Return an image's manifest and configuration, with archives of all its layers in storage."""
     if image.manifest and image.record.whole:
         known = parse(image.manifest, "", image.name)
-        if isinstance(known, Manifest) and all(store.blob(blob.digest).exists() for blob in known.layers):
+        if isinstance(known, Manifest) and all(map(store.has_blob, known.layers)):
             return known, image.config
     layers = [layer for layer in image.layers if layer.key != image.record.top]
     rows = [_archived(store, layer, events) for layer in layers]
@@ -101,16 +103,21 @@ def prepared(store: Store, image: StoredImage, events: Events) -> tuple[Manifest
 def _put_all(
     goal: Goal, layers: list[tuple[Descriptor, Path]], config: tuple[Descriptor, Path], events: Events
 ) -> None:
-    """Put blobs where they are not there yet, several at once if the sink can."""
-    with ThreadPoolExecutor(JOBS if goal.sink.parallel else 1) as pool:
-        for future in [pool.submit(_put, goal, blob, path, events) for blob, path in layers]:
+    """Put blobs where they are not there yet, several at once if the sink can. Where one fails, all end."""
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(JOBS if goal.sink.parallel else 1))
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        stopped = threading.Event()
+        futures = [pool.submit(_put, goal, blob, path, events, stopped) for blob, path in layers]
+        stack.callback(stopped.set)
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
             future.result()
     if not goal.sink.has_blob(config[0]):
         goal.sink.put_blob(*config, lambda _bytes: None)
 
 
-def _put(goal: Goal, blob: Descriptor, path: Path, events: Events) -> None:
-    """Put a blob where it is not there yet."""
+def _put(goal: Goal, blob: Descriptor, path: Path, events: Events, stopped: threading.Event) -> None:
+    """Put a blob where it is not there yet; end at the next piece of it once stopped is set."""
     shown = f"layer {blob.digest.partition(':')[2][:12]}"
     if goal.sink.has_blob(blob):
         events.say(f"{shown}: is there already")
@@ -119,7 +126,13 @@ def _put(goal: Goal, blob: Descriptor, path: Path, events: Events) -> None:
         events.say(f"{shown}: taken from {goal.origin}")
         return
     with events.track(shown, blob.size) as progress:
-        goal.sink.put_blob(blob, path, progress)
+
+        def told(count: int) -> None:
+            if stopped.is_set():
+                raise ImageError(f"{shown}: stopped")
+            progress(count)
+
+        goal.sink.put_blob(blob, path, told)
 
 
 def _archived(store: Store, layer: Layer, events: Events) -> tuple[Descriptor, str]:

@@ -33,6 +33,8 @@ from chlaunch.image.upload import ACCEPTED, CREATED, Upload, is_there
 
 # Registries that have several forms give the one that is named first.
 ACCEPT = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
+# In media types of layers that not every registry may have: Docker's, and OCI's, which are deprecated.
+FOREIGN = (".foreign.", ".nondistributable.")
 DONE = (200, 201, 202, 204)
 
 # Asked for credentials, with the registry's name: name and password.
@@ -142,12 +144,20 @@ class Registry:
             StorageError: the file can't be written.
 
         """
-        fetch(
-            lambda start: BlobReader(self._endpoint, self._pull, descriptor, start),
-            descriptor,
-            path,
-            progress,
-        )
+        try:
+            fetch(
+                lambda start: BlobReader(self._endpoint, self._pull, descriptor, start),
+                descriptor,
+                path,
+                progress,
+            )
+        except RefusalError as error:
+            if not any(word in descriptor.media_type for word in FOREIGN):
+                raise
+            raise RefusalError(
+                f"{self._endpoint.shown}: {descriptor.digest} is a foreign layer, and not in this registry",
+                "who made the image left it elsewhere, and nothing is fetched from there: ask for another",
+            ) from error
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Say whether the repository has it.

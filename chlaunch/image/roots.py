@@ -65,7 +65,7 @@ def from_tar(path: Path, directory: Path, limits: Limits, events: Events) -> Unp
 
     """
     with open_regular(path) as file, events.track(f"unpacking {path.name}", path.stat().st_size) as progress:
-        return from_stream(cast("BinaryIO", _Counted(file, progress)), directory, limits, str(path), events)
+        return from_stream(cast("BinaryIO", Counted(file, progress)), directory, limits, str(path), events)
 
 
 def from_stream(stream: BinaryIO, directory: Path, limits: Limits, shown: str, events: Events) -> Unpacked:
@@ -118,7 +118,7 @@ def from_source(source: Source, wanted: Wanted, directory: Path, events: Events)
             shown = f"{wanted.reference}: layer {number} of {len(found.layers)}"
             # What comes out is checked, and so need not be what goes in.
             with next(opened) as stream, events.track(f"unpacking {shown}", blob.size) as progress:
-                counted = cast("BinaryIO", _Counted(stream, progress))
+                counted = cast("BinaryIO", Counted(stream, progress))
                 unpacked = unpack(counted, layer, wanted.limits, overlay=False, shown=shown)
             if unpacked.diff_id != diff_id:
                 raise ImageError(
@@ -280,7 +280,7 @@ def _tell(events: Events, shown: str, dropped: Mapping[str, int]) -> None:
 
 
 @dataclass(frozen=True)
-class _Counted:
+class Counted:
     """A stream that tells how much was read of it."""
 
     stream: BinaryIO

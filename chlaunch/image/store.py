@@ -16,6 +16,10 @@ Commands that add hold ``lock`` shared, so that ``gc``, which holds it alone, do
 about to name. A killed command leaves files that no record names, and directories in tmp: the next command
 removes those, and gc the others.
 
+Records are on the disk before they appear (fsync(2)); layers and blobs need not be. After a power loss, what
+makes no sense or has the wrong size is as if it were not there, and made anew. The files of layers are not
+looked at again: where power was lost right after a pull, the image is to be deleted, and gc run.
+
 Overlay form: a whiteout is a character device 0:0, which anyone may make since Linux 5.8, and an opaque
 directory has user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
 """
@@ -105,13 +109,20 @@ class Store:
         for path in (self.path / "tmp").iterdir():
             # Files, and what has no lock yet, are a moment old, but clocks differ between nodes.
             patience = MOMENT if (path / "lock").exists() else LONG
-            if locks.is_free(path / "lock") and _age(path) > patience:
-                with suppress(StorageError):  # another node may have it open, or another user made it
+            with suppress(StorageError):  # another node may have it open, or another user made it
+                if locks.is_free(path / "lock") and _age(path) > patience:
                     remove_tree(path)
 
     def blob(self, digest: str) -> Path:
         """Return where the blob is, if it is there."""
         return self.path / "blobs" / "sha256" / digest.partition(":")[2]
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Say whether the blob is there, with the size that it must have."""
+        try:
+            return self.blob(blob.digest).stat().st_size == blob.size
+        except FileNotFoundError:
+            return False
 
     def partial(self, digest: str) -> Path:
         """Return where the beginning of a blob is, which its claimant may go on with."""
@@ -158,7 +169,8 @@ class Store:
         digest, size, diff_id = said.get("digest"), said.get("size"), said.get("diff_id")
         if not (isinstance(digest, str) and isinstance(size, int) and isinstance(diff_id, str)):
             return None
-        return (Descriptor(OCI_LAYER, digest, size), diff_id) if self.blob(digest).exists() else None
+        blob = Descriptor(OCI_LAYER, digest, size)
+        return (blob, diff_id) if self.has_blob(blob) else None
 
     def set_archive(self, key: str, blob: Descriptor, diff_id: str) -> None:
         """Remember which blob a layer was made into."""
@@ -204,10 +216,13 @@ class Store:
         lists = [path / "layers" for area in AREAS for path in (self.path / area).iterdir()]
         return {short for path in lists for short in read(path).decode(errors="replace").split("\n") if short}
 
+    def names(self, area: str = "images") -> list[str]:
+        """Return the names of all images, damaged ones too."""
+        return sorted(word(path.name) for path in (self.path / area).iterdir())
+
     def images(self, area: str = "images") -> list[StoredImage]:
-        """Return all images, by name."""
-        names = sorted(word(path.name) for path in (self.path / area).iterdir())
-        return [image for image in (self.image(name, area) for name in names) if image is not None]
+        """Return all images that are not damaged, by name."""
+        return [image for name in self.names(area) if (image := self.image(name, area)) is not None]
 
     def add_image(
         self, name: str, record: Record, layers: Sequence[Layer], config: bytes, manifest: bytes

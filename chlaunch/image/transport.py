@@ -6,6 +6,7 @@ Used is the lower half of requests, its adapters: a session would follow redirec
 
 import contextlib
 import http.client
+import importlib
 import socket
 import ssl
 import threading
@@ -19,7 +20,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from chlaunch.errors import RegistryError
+from chlaunch.errors import ConfigError, RegistryError
 from chlaunch.image import trust
 from chlaunch.image.origin import Origin, may_refer, origin_of, proxy_of
 from chlaunch.image.retry import TransientError, seconds_of
@@ -29,6 +30,8 @@ CONNECT_SECONDS = 10.0
 REDIRECTS_MOST = 5
 CONNECTIONS_MOST = 32
 ERROR_MOST = 64 << 10
+
+SOCKS = "socks"
 
 TELL = "tell who runs this registry"
 
@@ -155,10 +158,10 @@ class _Adapter(HTTPAdapter):  # requests offers no other way to say which author
     def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  handed on
         super().init_poolmanager(*args, **options, ssl_context=self._context)
 
-    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  handed on
-        return super().proxy_manager_for(
-            *args, **options, ssl_context=self._context, proxy_ssl_context=self._context
-        )
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401  handed on
+        if not proxy.startswith(SOCKS):  # with which nobody speaks TLS
+            options["proxy_ssl_context"] = self._context
+        return super().proxy_manager_for(proxy, **options, ssl_context=self._context)
 
     def cert_verify(self, conn: Any, *_: object, **__: object) -> None:  # noqa: ANN401  any pool of urllib3
         if conn.scheme == "https":  # what requests would add here is its own list of authorities
@@ -228,6 +231,8 @@ class Transport:
         if authorization:
             headers["Authorization"] = authorization
         proxy = proxy_of(origin, self._environment)
+        if proxy.startswith(SOCKS):
+            _need_socks()
         # Sending counts as connecting there, and a registry may take its time to store what it gets.
         connect = self._silence if callable(request.body) else CONNECT_SECONDS
         try:
@@ -270,9 +275,28 @@ def join(url: str, location: str, shown: str) -> str:
         raise RegistryError(f"{shown}: refers to something that is not the URL of a server") from None
 
 
+def _need_socks() -> None:
+    """See that a SOCKS proxy can be used, which few need.
+
+    Raises:
+        ConfigError: it can't.
+
+    """
+    try:
+        importlib.import_module(SOCKS)
+    except ImportError as error:
+        raise ConfigError(
+            "a SOCKS proxy is set, and PySocks, which it needs, is not installed",
+            'pip install "requests[socks]"; or unset ALL_PROXY, HTTPS_PROXY and HTTP_PROXY',
+        ) from error
+
+
 def failure(error: BaseException, origin: Origin) -> RegistryError:
     """Return what a failed connection means. Texts of requests are not used: they show URLs with secrets."""
     causes = list(_causes(error))
+    for cause in causes:
+        if type(cause).__module__ == SOCKS:  # also where the connection to the proxy was refused
+            return _no_proxy(cause, str(origin))
     for kind, make in _KINDS:
         for cause in causes:
             if isinstance(cause, kind):
@@ -286,6 +310,8 @@ def _no_proxy(cause: BaseException, shown: str) -> RegistryError:
     said = [word for word in map(str, cause.args) if word.startswith("Tunnel connection failed")]
     for deeper in _causes(cause):
         said += [str(word) for word in deeper.args if str(word).startswith("Tunnel connection failed")]
+    if type(cause).__module__ == SOCKS:
+        said = [str(cause)]
     message = f"{shown}: the proxy does not help: {printable(said[0]) if said else 'no connection to it'}"
     if "407" in message:
         return RegistryError(message, "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT says who you are")

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@ enum { /* how long one who was killed may take to let go of a file */
        ENDING_MICROSECONDS = 10000,
 };
 
-#define STAGE_DIRECTORY "/tmp" /* launch/options.py, "stage" */
+#define STAGE_DIRECTORY "/tmp" /* slurm/staging.py */
 
 /* Processes of ours that are not the user's commands, and the variable that tells of which job they are. */
 static const struct helper {
@@ -219,23 +220,48 @@ static void place_clean(int directory, unsigned job, struct failure *failure)
 		close(directory);
 }
 
-/* Image files that were copied here for the job (ch-launch --ch-stage without a directory). In a sticky
- * directory nobody can remove what is another's, nor put it there under the user's name. */
+/* The copy that a link of the user's tells of: an absolute path that ends with the link's own name. */
+static void staged_remove_elsewhere(int directory, const char *name, struct failure *failure)
+{
+	char path[PATH_MAX];
+	const ssize_t length = readlinkat(directory, name, path, sizeof path - 1);
+	const char *last;
+	struct stat status;
+
+	path[length < 0 ? 0 : length] = '\0';
+	last = strrchr(path, '/');
+	if (path[0] == '/' && strcmp(last + 1, name) == 0 && lstat(path, &status) == 0 &&
+	    S_ISREG(status.st_mode) && status.st_uid == geteuid() && unlink(path) == 0)
+		notice(failure, NOTICE_VERBOSE, "clean: removed %s", path);
+}
+
+/* An image file that was copied to this node for the job, or what tells where it was copied to. */
+static void staged_remove(int directory, const char *name, struct failure *failure)
+{
+	struct stat status;
+
+	if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_uid != geteuid() ||
+	    !(S_ISREG(status.st_mode) || S_ISLNK(status.st_mode)))
+		return;
+	if (S_ISLNK(status.st_mode))
+		staged_remove_elsewhere(directory, name, failure);
+	if (unlinkat(directory, name, 0) == 0)
+		notice(failure, NOTICE_VERBOSE, "clean: removed %s/%s", STAGE_DIRECTORY, name);
+}
+
+/* What ch-launch --ch-stage left: see slurm/staging.py. In a sticky directory nobody can remove what is
+ * another's, nor put it there under the user's name.
+ */
 static void staged_clean(unsigned job, struct failure *failure)
 {
 	DIR *stream = opendir(STAGE_DIRECTORY);
 	const struct dirent *entry;
 	char start[32];
 	const size_t length = (size_t)snprintf(start, sizeof start, "chlaunch-%u-", job);
-	struct stat status;
 
 	while (stream != NULL && (entry = readdir(stream)) != NULL)
-		if (strncmp(entry->d_name, start, length) == 0 &&
-		    fstatat(dirfd(stream), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    S_ISREG(status.st_mode) && status.st_uid == geteuid() &&
-		    unlinkat(dirfd(stream), entry->d_name, 0) == 0)
-			notice(failure, NOTICE_VERBOSE, "clean: removed %s/%s", STAGE_DIRECTORY,
-			       entry->d_name);
+		if (strncmp(entry->d_name, start, length) == 0)
+			staged_remove(dirfd(stream), entry->d_name, failure);
 	if (stream != NULL)
 		closedir(stream);
 }

@@ -3,6 +3,9 @@
 sbcast(1) writes as the user, and a file that it makes is new (it gives up where the name is taken, without
 --force). The directory may be one where anybody writes, such as /tmp: what is there already counts only if it
 is a file of the user's own, no link, and has the digest.
+
+What is copied elsewhere than to /tmp has a link in /tmp that tells of it, made before the file is:
+``ch-run --clean-job`` looks there (runtime/clean.c).
 """
 
 import hashlib
@@ -20,6 +23,7 @@ HINT = "look at the job's nodes; without --ch-stage the file is read from where 
 
 # Arguments: digest, path. Prints a line with the node's name where the file is not there, or is another.
 LOOK = """
+[ "${2%/*}" = /tmp ] || ln -sT "$2" "/tmp/${2##*/}" 2>/dev/null
 [ -f "$2" ] && [ ! -L "$2" ] && [ -O "$2" ] && echo "$1  $2" | sha256sum -c --status ||
 	echo "lacks $(uname -n)"
 echo looked

@@ -119,10 +119,10 @@ def test_staged(slurm: Cluster, ch_launch: Path) -> None:
     """The file goes to the nodes of the job once, and is theirs alone; the epilog's command removes it."""
     script = f"""
 "$0" --ch-stage -n4 localhost:{PORT}/mpi:1 -- python3 probe.py --expect=4 || exit
-srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i" /tmp/chlaunch-$SLURM_JOB_ID-*'
+srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i $(uname -n)" /tmp/chlaunch-$SLURM_JOB_ID-*'
 "$0" --ch-stage --ch-dry-run -n4 localhost:{PORT}/mpi:1 -- true
 "$0" --ch-stage -n4 localhost:{PORT}/mpi:1 -- true
-srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i" /tmp/chlaunch-$SLURM_JOB_ID-*'
+srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i $(uname -n)" /tmp/chlaunch-$SLURM_JOB_ID-*'
 """
     job = slurm.run(["salloc", "-N2", "-n4", "sh", "-c", script, ch_launch], timeout=180)
     assert job.returncode == 0, job.stderr
@@ -135,6 +135,31 @@ srun --ntasks-per-node=1 -n2 sh -c 'stat -c "%n %U %i" /tmp/chlaunch-$SLURM_JOB_
         assert slurm.run(["ls", staged[0].split()[0]], node=node).returncode == 0
         slurm.run([ch_launch.with_name("ch-run"), f"--clean-job={number}"], node=node, check=True)
         assert slurm.run(["ls", staged[0].split()[0]], node=node).returncode != 0
+
+
+def test_staged_elsewhere(slurm: Cluster, ch_launch: Path) -> None:
+    """What is not in /tmp is told of there, to the epilog's command; which takes no other link's word."""
+    script = f"""
+srun --ntasks-per-node=1 -n2 mkdir -p /tmp/local
+"$0" --ch-stage=/tmp/local -n4 localhost:{PORT}/mpi:1 -- true || exit
+"$0" --ch-stage=/tmp/local -n4 localhost:{PORT}/mpi:1 -- true || exit
+echo $SLURM_JOB_ID
+"""
+    job = slurm.run(["salloc", "-N2", "-n4", "sh", "-c", script, ch_launch], timeout=180)
+    assert job.returncode == 0, job.stderr
+    start = f"chlaunch-{job.stdout.split()[-1]}-"
+    plant = f"""
+cd /tmp && set -e
+touch local/{start}other local/note && ln -s /tmp/local/note {start}x && ln -s local/{start}other {start}other
+[ $(ls local/{start}*.sqfs {start}*.sqfs | wc -l) = 2 ]
+"""
+    clean = f"{ch_launch.with_name('ch-run')} --clean-job={start.split('-')[1]}"
+    for node in ("n1", "n2"):
+        slurm.run(["sh", "-c", plant], node=node, check=True)
+        slurm.run(clean, node=node, check=True)
+        assert slurm.run("ls /tmp/local; ls /tmp", node=node).stdout.split()[:2] == [f"{start}other", "note"]
+        assert start not in slurm.run("ls /tmp", node=node).stdout
+        slurm.run("rm -r /tmp/local", node=node, check=True)
 
 
 def test_nothing_is_staged_without_a_job(slurm: Cluster, ch_launch: Path) -> None:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from made import Silent, store_at
+
 from chlaunch.errors import ImageError
 from chlaunch.image.build.builder import Builder
 from chlaunch.image.build.request import Means, Request
 from chlaunch.image.dockerfile import ignore, parse
-from chlaunch.image.events import Silent
 from chlaunch.image.importing import Importing, import_path
-from chlaunch.image.opening import open_store
 from chlaunch.image.tools import Tools
 from chlaunch.rootfs import Rootfs
 
@@ -151,7 +151,6 @@ class Site:
 def make_site(directory: Path, tiny: Path, ch_run: Path) -> Site:
     """Return a site in a directory."""
     (directory / "context").mkdir()
-    store = open_store(directory / "storage", Silent().say)
-    assert store is not None
+    store = store_at(directory / "storage")
     import_path(store, str(tiny), "tiny", Importing(Tools(os.environ, Silent()), directory), {})
     return Site(directory / "context", store, str(ch_run))

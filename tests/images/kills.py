@@ -19,9 +19,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from made import Silent, store_at
+
 from chlaunch.image import keeping
-from chlaunch.image.events import Silent
-from chlaunch.image.opening import open_store
 
 OURS = str(Path(sys.executable).with_name("ch-image"))
 
@@ -74,8 +74,7 @@ def check(storage: Path, known: dict[str, str], *, alone: bool) -> None:
     if alone:
         for left in storage.glob("tmp/*"):
             os.utime(left, (0, 0), follow_symlinks=False)  # as the next command will find it, some time later
-    store = open_store(storage, Silent().say)
-    assert store is not None
+    store = store_at(storage)
     if alone:
         assert not list((storage / "tmp").iterdir())
     for image in store.images("images"):
@@ -102,7 +101,7 @@ def pulls(count: int, workers: int, reference: str) -> int:
             killed += kill(start(storage, "pull", f"{reference}:1"), chance.uniform(0.1, 1.1) * took)
             if storage.exists():
                 check(storage, known, alone=True)
-                if turn % 3 == 0 and (store := open_store(storage, Silent().say)) and store.images("images"):
+                if turn % 3 == 0 and (store := store_at(storage)).images():
                     keeping.delete(store, ("*",), Silent().say)
                     keeping.collect(store, Silent().say)
         finish(storage, "pull", f"{reference}:1")

@@ -1,22 +1,47 @@
-"""Images made of a few files, as OCI layouts, by nothing but the standard library."""
+"""What tests of images need: storage, nobody who is told, and images of a few files, made by the standard library."""
 
 import gzip
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chlaunch.image.files import DirectoryFiles
 from chlaunch.image.layout import Layout
-from chlaunch.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from chlaunch.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Progress
+from chlaunch.image.opening import open_store
+from chlaunch.image.store import Store
 from chlaunch.trees import Directory
 
 # The content of a file; None for a directory, or the target of a symbolic link after "->", of a hard link
 # after "=>".
 Entries = Mapping[str, bytes | str | None]
+
+
+class Silent:
+    """Nobody is told."""
+
+    def say(self, line: str) -> None:
+        """Drop it."""
+
+    def warn(self, line: str) -> None:
+        """Drop it."""
+
+    @contextmanager
+    def track(self, _what: str, _total: int) -> Iterator[Progress]:
+        """Count nothing."""
+        yield lambda _bytes: None
+
+
+def store_at(path: Path) -> Store:
+    """Return the storage at path, made if it is not there."""
+    store = open_store(path, Silent().say)
+    assert store is not None
+    return store
 
 
 def archive(entries: Entries) -> bytes:

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 from builds import Site
+from made import store_at
 
 from chlaunch.image.build.binds import Bind
-from chlaunch.image.events import Silent
-from chlaunch.image.opening import open_store
 
 
 def main(directory: str, ch_run: str, text: str) -> None:
     """Build a Dockerfile's text; in its steps, /log is the directory log beside the context, if there is one."""
-    store = open_store(Path(directory, "storage"), Silent().say)
-    assert store is not None
+    store = store_at(Path(directory, "storage"))
     log = Path(directory, "log")
     binds = (Bind(log, "/log", read_only=False),) if log.is_dir() else ()
     Site(Path(directory, "context"), store, ch_run).build(text, binds=binds)

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 from builds import Site
-from made import Entries, layout
+from made import Entries, Silent, layout
 
 from chlaunch.errors import BuildError
 from chlaunch.image import keeping
 from chlaunch.image.build import cached, stacking, steps
 from chlaunch.image.build.request import Secret
-from chlaunch.image.events import Silent
 from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.tools import Tools
 from chlaunch.rootfs import Rootfs

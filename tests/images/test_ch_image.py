@@ -17,6 +17,8 @@ from machine import CHECKOUT
 from made import Entries, layout
 from served import served
 
+from chlaunch.image.manifest import host_platform
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
@@ -226,7 +228,8 @@ def test_pushed_as_it_was_imported(here: Site) -> None:
     here.sh(f"{here.bin}/ch-convert -q {here.open.host}/small:1 ./tree && chmod 1777 tree/data")
     digests = set()
     for name in ("a", "b"):
-        here.ok("import", "./tree", name)
+        imported = here.try_("import", "./tree", name)
+        assert re.search(r"^copying \S+/tree: [\d.]+ [KM]iB in ", imported.stderr, re.MULTILINE)
         digests.add(json.loads(here.ok("push", name, f"{here.open.host}/{name}:1", "--json"))["digest"])
     digests.add(json.loads(here.ok("push", "--image=tree", f"{here.open.host}/c:1", "--json"))["digest"])
     assert len(digests) == 1
@@ -329,9 +332,48 @@ def test_what_is_in_storage(here: Site) -> None:
     here.fails("undelete", names[0])
     assert here.sh(f"{here.bin}/ch-run {names[1]} -- cat /data/first") == "1\n"
     assert json.loads(here.ok("du", "--json"))["layers"] < room["layers"]
+    here.sh(": >/var/tmp/alice.ch/images/base/image.json")
+    damaged = here.try_("list")
+    assert damaged.stdout == f"{names[1]}\n"
+    assert "image is damaged: base: pull, import or build it again" in damaged.stderr
     here.ok("reset")
     assert here.sh("find /var/tmp/alice.ch -mindepth 1") == "/var/tmp/alice.ch/lock\n"
     assert here.ok("list") == ""
+
+
+def test_what_launches_fetched(here: Site) -> None:
+    """It is fetched without a lock where there are none; du tells of it, gc removes what no launch uses."""
+    name = f"{here.open.host}/small:1"
+    cache = "/home/alice/.cache/chlaunch/fetched"
+    here.sh(f"rm -rf {cache}")
+    file = f"{digest_there(here, name).partition(':')[2]}-{host_platform().architecture}.sqfs"
+    lock, part = f"{cache}/.{file}.lock", f"{cache}/.{file}.new-x"
+    launch = [here.bin / "ch-launch", "--ch-dry-run", name, "--", "true"]
+    strace = ["strace", "-f", "-qq", "-o/dev/null", f"-P{lock}", "-einject=flock:error=ENOSYS"]
+    done = here.machine.run([*strace, *launch], env=here.believing({}), check=True)
+    assert f"{cache}/{file}" in done.stdout
+    assert done.stderr.count("Function not implemented") == 1
+    size = int(here.sh(f"stat -c %s {cache}/{file}"))
+    assert json.loads(here.ok("du", "--json"))["fetched"] == size
+    assert f"fetched: {cache}" in here.ok("du")
+
+    here.sh(f"touch {part} {cache}/note; touch -d '40 days ago' {cache}/*")
+    done = here.machine.run(launch, env=here.believing({}), check=True)
+    assert done.stderr == ""
+    here.ok("gc")
+    assert here.sh(f"ls -A {cache}").split() == sorted((f".{file}.lock", f".{file}.new-x", file, "note"))
+    here.sh(f"touch -d '40 days ago' {cache}/{file} {lock} {part}")
+    assert here.try_("gc", "--unused-days=50").stderr == "removed 0 B\n"
+    assert here.sh(f"ls -A {cache}").split() == sorted((f".{file}.lock", file, "note"))  # no part
+    here.sh(f"touch -d '40 days ago' {lock}")
+    held = here.machine.popen(["flock", lock, "-c", "echo; read line"], stdin=subprocess.PIPE)
+    assert held.stdout is not None
+    held.stdout.readline()
+    assert f"of {cache}, not used for 30 days" in here.try_("gc", f"--cache-dir={cache}").stderr
+    assert here.sh(f"ls -A {cache}").split() == [f".{file}.lock", "note"]
+    held.communicate("\n")
+    here.ok("gc")
+    assert here.sh(f"ls -A {cache}") == "note\n"
 
 
 def test_another_architecture(here: Site) -> None:

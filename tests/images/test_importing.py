@@ -9,15 +9,13 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-from made import archive, layout
+from made import Silent, archive, layout, store_at
 
 from chlaunch.errors import ImageError
 from chlaunch.image import flatten, products, roots
-from chlaunch.image.events import Silent
 from chlaunch.image.finding import Wanted
 from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.manifest import Platform, parse_config
-from chlaunch.image.opening import open_store
 from chlaunch.image.pull import pull
 from chlaunch.image.tools import Tools
 from chlaunch.image.unpack import Limits
@@ -53,9 +51,7 @@ UPPER = {
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Return storage with nothing in it."""
-    made = open_store(tmp_path / "storage", Silent().say)
-    assert made is not None
-    return made
+    return store_at(tmp_path / "storage")
 
 
 @pytest.fixture

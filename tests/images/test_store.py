@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from made import layout
+from made import Silent, layout, store_at
 
 from chlaunch.errors import ImageError, StorageError
 from chlaunch.image import keeping
-from chlaunch.image.events import Silent
 from chlaunch.image.finding import Wanted
+from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Descriptor, Platform
 from chlaunch.image.opening import open_store
 from chlaunch.image.pull import pull
+from chlaunch.image.push import prepared
 from chlaunch.image.records import StoredImage
 from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store
+from chlaunch.image.tools import Tools
 
 BASE = {"bin": None, "bin/sh": b"shell", "etc": None, "etc/a": b"a", "etc/b": b"b", "usr": None}
 SECOND = {"etc": None, "etc/.wh.a": b"", "etc/c": b"c", "opt": None, "opt/x": b"x" * 10_000}
@@ -49,9 +51,7 @@ find . -path ./ch -prune -o -type f -print0 | sort -z | xargs -0 cat | sha256sum
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Return storage with nothing in it."""
-    made = open_store(tmp_path / "storage", Silent().say)
-    assert made is not None
-    return made
+    return store_at(tmp_path / "storage")
 
 
 @pytest.fixture
@@ -175,8 +175,7 @@ def test_reset(store: Store, source: Layout) -> None:
     get(store, source)
     keeping.reset(store, Silent().say)
     assert [path.name for path in store.path.iterdir()] == ["lock"]
-    again = open_store(store.path, Silent().say)
-    assert again is not None
+    again = store_at(store.path)
     assert again.images() == []
 
 
@@ -191,10 +190,59 @@ def test_foreign_directories(tmp_path: Path) -> None:
         assert sorted(entry.name for entry in path.iterdir()) == sorted(name.split())
 
 
+@pytest.mark.parametrize("version", [1, 2, 7])
+def test_charliecloud_s_storage(tmp_path: Path, version: int) -> None:
+    """It has a file named version, too, and by default the same path; its images can be imported."""
+    for name in ("bucache", "bularge", "dlcache", "ulcache", "img/alpine+3.19/bin", "img/alpine+3.19/usr"):
+        (tmp_path / "old" / name).mkdir(parents=True)
+    (tmp_path / "old/img/alpine+3.19/dev").mkdir()
+    (tmp_path / "old/version").write_text(f"{version}\n")
+    for create in (True, False):
+        with pytest.raises(StorageError, match="is charliecloud's storage") as caught:
+            open_store(tmp_path / "old", Silent().say, create=create)
+        assert f"ch-image import {tmp_path}/old/img/NAME NAME" in caught.value.hint
+    importing = Importing(Tools(os.environ, Silent()), tmp_path)
+    store = store_at(tmp_path / "new")
+    import_path(store, f"{tmp_path}/old/img/alpine+3.19", "alpine:3.19", importing, os.environ)
+    assert [image.name for image in store.images()] == ["alpine:3.19"]
+
+
+def test_files_that_lost_their_content(store: Store, source: Layout, tmp_path: Path) -> None:
+    """After a power loss: whichever file it is, each command works, and another pull mends the image."""
+    whole = prepared(store, get(store, source), Silent())
+    before = seen(store)
+    # An image that has no archives, until it is pushed.
+    part = pull(store, source, Wanted("part", "part", "1", Platform("amd64"), last=2), Silent())
+    archived = prepared(store, part, Silent())
+    get(store, source, "gone")
+    keeping.delete(store, ("gone",), Silent().say)
+    inside = [path.relative_to(store.path) for path in store.path.rglob("*") if path.is_file()]
+    files = [path for path in inside if path.parts[0] not in ("l", "locks")]
+    assert {path.parts[0] for path in files} >= {"blobs", "layers", "images", "deleted", "version", "lock"}
+    for file in files:
+        subprocess.run(["cp", "-a", store.path, tmp_path / "try"], check=True)
+        os.truncate(tmp_path / "try" / file, 0)
+        damaged = open_store(tmp_path / "try", Silent().say, create=False)
+        assert damaged is not None
+        if file.parts[0] != "layers":
+            assert len(damaged.images()) == 2 - (file.parts[0] == "images" and file.name == "image.json")
+        keeping.room(damaged)
+        known = damaged.image("part")
+        if known is not None and known.config:
+            assert prepared(damaged, known, Silent()) == archived
+        assert prepared(damaged, get(damaged, source), Silent()) == whole
+        keeping.collect(damaged, Silent().say)
+        assert seen(damaged) == before
+        assert all(map(damaged.has_blob, whole[0].layers)), file
+        assert keeping.delete(damaged, ("*",), Silent().say) == ["part", "small:1"]
+        keeping.collect(damaged, Silent().say)
+        assert list((damaged.path / "l").iterdir()) == []
+        remove_tree(tmp_path / "try")
+
+
 def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    store = open_store(tmp_path / "empty", Silent().say)
-    assert store is not None
+    store = store_at(tmp_path / "empty")
     assert store.images() == []
 
 
@@ -253,15 +301,13 @@ def every_stage(path: Path, work: Callable[[Store], object], check: Callable[[St
     """Kill work at fifty stages of it, each time in new storage, and check; return how many there were."""
 
     def once(change: int) -> bool:
-        store = open_store(path / str(change), Silent().say)
-        assert store is not None
+        store = store_at(path / str(change))
         was_killed = killed_at(change, lambda: work(store))
         # The kernel may not have ended the child's locks for a moment; what it left is looked at as the next
         # command would, some time later.
         for left in (store.path / "tmp").iterdir():
             os.utime(left, (0, 0), follow_symlinks=False)
-        again = open_store(store.path, Silent().say)
-        assert again is not None
+        again = store_at(store.path)
         assert list((again.path / "tmp").iterdir()) == []
         check(again)
         remove_tree(store.path)
@@ -297,15 +343,13 @@ def test_replacements_killed_at_every_stage(tmp_path: Path, source: Layout) -> N
     other = layout(tmp_path / "other", [BASE, {"opt/new": b"new"}])
 
     def prepared(path: Path) -> None:
-        store = open_store(path, Silent().say)
-        assert store is not None
+        store = store_at(path)
         get(store, source)
 
     for change in range(1, 60, 2):
         path = tmp_path / str(change)
         prepared(path)
-        store = open_store(path, Silent().say)
-        assert store is not None
+        store = store_at(path)
         killed_at(change, partial(get, store, other))
         files = seen(store)
         assert ("opt/y" in files) != ("opt/new" in files)
@@ -364,23 +408,24 @@ def test_layers_that_cant_be_stacked(tmp_path: Path) -> None:
 PULL = """
 import sys
 from pathlib import Path
+from chlaunch.cli.progress import Lines
 from chlaunch.errors import ChlaunchError
-from chlaunch.image.events import Silent
 from chlaunch.image.files import DirectoryFiles
+from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.layout import Layout
 from chlaunch.image.manifest import Platform
 from chlaunch.image.finding import Wanted
 from chlaunch.image.pull import pull
 from chlaunch.image.opening import open_store
 from chlaunch.trees import Directory
-class Printing(Silent):
+class Printing(Lines):
     def warn(self, line):
         print(line)
 where, storage, what = sys.argv[1:]
 store = open_store(Path(storage), print)
 source = Layout(DirectoryFiles(Directory(where + "/layout"), where), where)
 try:
-    image = pull(store, source, Wanted(f"small:{what}", what, what, Platform("amd64")), Printing())
+    image = pull(store, source, Wanted(f"small:{what}", what, what, Platform("amd64")), Printing(2))
     print(*sorted(str(path.relative_to(tree)) for tree in image.trees for path in tree.rglob("*")))
 except ChlaunchError as error:
     print(error.message)

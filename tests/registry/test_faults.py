@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import replace
@@ -9,10 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import FaultProxy, Rule
+from made import layout, store_at
 from pictures import Picture, picture
 
+from chlaunch.cli.progress import Lines
 from chlaunch.errors import RegistryError
-from chlaunch.image.manifest import DOCKER_MANIFEST, MANIFEST_MOST
+from chlaunch.image.finding import Wanted
+from chlaunch.image.manifest import DOCKER_MANIFEST, MANIFEST_MOST, Descriptor
+from chlaunch.image.pull import pull as pull_image
+from chlaunch.image.push import JOBS, Goal, push
 from chlaunch.image.retry import TransientError
 
 if TYPE_CHECKING:
@@ -104,6 +110,15 @@ def test_trouble_that_passes(
     pull(registry, one, tmp_path)
     assert registry.manifest()[0] == one.manifest.raw
     assert [rule.times for rule in proxy.rules] == [0, 0]
+
+
+def test_a_foreign_layer(registry: Registry, one: Picture, tmp_path: Path) -> None:
+    """It is somewhere else, and named; one that the registry has is fetched as any other."""
+    kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    registry.download(replace(one.layer, media_type=kind), tmp_path / "there", lambda _: None)
+    lacking = f"sha256:{'0' * 64}"
+    with pytest.raises(RegistryError, match=f"{lacking} is a foreign layer, and not in this registry"):
+        registry.download(Descriptor(kind, lacking, 1), tmp_path / "layer", lambda _: None)
 
 
 def test_trouble_that_does_not_pass(registry: Registry, proxy: FaultProxy) -> None:
@@ -351,6 +366,22 @@ def test_an_upload_is_sent_by_tls_where_the_registry_does_not_know_of_it(
     with pytest.raises(RegistryError, match="BLOB_UPLOAD"):
         registry.put_blob(new.layer, path, lambda _: None)
     assert proxy.paths("PATCH", "/uploads/gone?_state=x")
+
+
+def test_an_upload_that_is_refused_ends_the_others(
+    registry: Registry, proxy: FaultProxy, tmp_path: Path, warnings: list[str]
+) -> None:
+    """Of those on their way none is begun again, and of those that wait none at all."""
+    store = store_at(tmp_path / "storage")
+    source = layout(tmp_path / "layout", [{f"file{number}": os.urandom(1000)} for number in range(12)])
+    image = pull_image(store, source, Wanted("many", "many", "1"), Lines(2))
+    proxy.rules = [Rule("PATCH", times=JOBS - 1, silent=True), Rule("PATCH", times=99, status=403)]
+    with pytest.raises(RegistryError, match="denied"):
+        push(store, image, Goal(registry, "many"), Lines(2))
+    assert len(proxy.paths("PATCH")) == JOBS
+    assert len(proxy.paths("POST")) <= JOBS + 1
+    assert len(warnings) < JOBS  # each that was silent may have tried once more, and has seen then
+    assert list((store.path / "tmp").iterdir()) == []
 
 
 def test_an_upload_to_where_anybody_reads_along(

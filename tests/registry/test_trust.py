@@ -6,14 +6,15 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from registries import RegistryServer
+from registries import RegistryServer, free_port
 from tunnel import Tunnel
 
 from chlaunch.errors import ConfigError, RegistryError
@@ -246,12 +247,39 @@ def test_a_proxy_that_knows_its_users(
         assert "hearst" not in caught.value.message + caught.value.hint + "".join(warnings)
 
 
+def test_a_socks_proxy(
+    beyond: RegistryServer, connect: Callable[..., Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{beyond.host}/a/b:1"
+    port = str(free_port())
+    words = ["microsocks", "-i", "127.0.0.1", "-p", port, "-u", "carol", "-P", "rosebud"]
+    url = "socks5h://carol:{}@127.0.0.1:" + port
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as server:
+        while server.poll() is None:
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", int(port))).close()
+                break
+        is_believed(connect(text, {"ALL_PROXY": url.format("rosebud")}))
+        with pytest.raises(RegistryError, match=r"the proxy does not help: .*authentication failed"):
+            connect(text, {"ALL_PROXY": url.format("hearst")}).manifest()
+        server.terminate()
+        assert server.stderr is not None
+        assert f"connected to {beyond.host}" in server.stderr.read()
+    with pytest.raises(RegistryError, match=r"the proxy does not help: .*refused") as gone:
+        connect(text, {"ALL_PROXY": url.format("rosebud")}).manifest()
+    assert "rosebud" not in gone.value.message + gone.value.hint
+    monkeypatch.setitem(sys.modules, "socks", None)
+    with pytest.raises(ConfigError, match="PySocks, which it needs, is not installed") as lacking:
+        connect(text, {"ALL_PROXY": url.format("rosebud")}).manifest()
+    assert 'pip install "requests[socks]"' in lacking.value.hint
+
+
 @pytest.mark.parametrize(
-    "proxy", ["socks5://localhost:1", "http://", "http://a b", "http://[::1", "http://h:x"]
+    "proxy", ["socks://localhost:1", "http://", "http://a b", "http://[::1", "http://h:x"]
 )
 def test_a_proxy_that_is_none(beyond: RegistryServer, connect: Callable[..., Registry], proxy: str) -> None:
-    with pytest.raises(ConfigError, match="https_proxy: not the URL of an HTTP proxy"):
-        connect(f"{beyond.host}/a/b:1", {"HTTPS_PROXY": proxy}).manifest()
+    with pytest.raises(ConfigError, match="all_proxy: not the URL of a proxy"):
+        connect(f"{beyond.host}/a/b:1", {"ALL_PROXY": proxy}).manifest()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import FaultProxy, Rule
+from made import Silent
 from pictures import picture
 
 from chlaunch.errors import ChlaunchError, ImageError, RegistryError, UsageError
-from chlaunch.image.events import Silent
 from chlaunch.image.retry import Patience
 from chlaunch.image.urls import Fetching, fetch_url, file_name, is_url
 
