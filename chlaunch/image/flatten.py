@@ -55,7 +55,8 @@ def refusal(work: Path) -> str:
     if done.returncode == 0:
         return ""
     words = done.stderr.decode(errors="replace").strip().splitlines()
-    return f"users can't mount overlays here ({words[0] if words else done.returncode})"
+    why = words[0].rpartition(": ")[2].rstrip(".") if words else f"mount ends with {done.returncode}"
+    return f"users can't mount overlays here ({why})"
 
 
 def put_upon(tree: Path, layer: Path, unpacked: Unpacked) -> None:

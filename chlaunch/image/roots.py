@@ -175,7 +175,7 @@ def mounted(store: Store, image: StoredImage, temporary: Path, tools: Tools) -> 
             yield Root(work / "root", (*unshare, *script, str(store.path), options, str(work / "root")))
             return
         tools.events.warn(f"layers are copied into one directory: {why or 'they are too many for a mount'}")
-        yield Root(_merged(image, temporary, tools))
+        yield Root(merged(image.trees, temporary, tools))
 
 
 def _is_top(path: Path) -> bool:
@@ -226,11 +226,16 @@ def _own(name: str, above: int, dropped: Counter[str]) -> None:
         os.chmod(name, wanted, dir_fd=above)
 
 
-def _merged(image: StoredImage, temporary: Path, tools: Tools) -> Path:
-    """Return a directory with what the layers of an image show, copied."""
+def merged(trees: Sequence[Path], temporary: Path, tools: Tools) -> Path:
+    """Return a directory with what layers show, the lowest given first, copied.
+
+    Raises:
+        ImageError: something can't be copied.
+
+    """
     merged = temporary / "merged"
     merged.mkdir(mode=0o755)
-    for number, tree in enumerate(image.trees):
+    for number, tree in enumerate(trees):
         copy = temporary / str(number)
         copy_tree(Root(tree), copy, tools, xattrs=True)
         gone: list[str] = []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from made import layout
 
 if TYPE_CHECKING:
+    from made import Entries
     from runtime import Runtime
 
 EPERM, EINVAL, ENOSYS = 1, 22, 38
@@ -103,14 +108,56 @@ def test_locked_flags_are_kept(runtime: Runtime) -> None:
         runtime.machine.root("umount /tmp/flags")
 
 
-def test_without_overlays(runtime: Runtime) -> None:
-    """Before Linux 5.11 an image in storage is one directory, which ch-image says, and runs by its name."""
+DOCKERFILE = """\
+FROM layered AS first
+RUN echo one >/one && rm /data/second && touch /data/third/x
+COPY Dockerfile /data/first
+RUN --mount=type=bind,from=layered,source=/data,target=/seen cat /seen/second >/two
+FROM first
+COPY --from=first /two /three
+LABEL a=b
+"""
+BUILT = """
+cd /tmp/$1
+mkdir context
+cp ../Dockerfile context
+ch-image -s s -q import $IMAGE tiny
+ch-run -s s tiny -- /bin/sh -c 'ls /ch'
+ch-image -s s import ../layout layered 2>&1 | grep -v '^layer '
+ch-run -s s layered -- /bin/sh -c 'cd /data; ls; cat second /ch/environment'
+ch-image -s s build -t built context 2>&1 | sed 's/ (.* s)//'
+ch-run -s s built -- /bin/sh -c 'ls /data /data/third /one; cat /two /three; head -n1 /data/first; test ! -e /seen'
+ch-image -s s build -t built context 2>&1 | grep -c '^ *[0-9]*[*] '
+ch-convert -s s -q built built.sqfs 2>&1
+ch-run built.sqfs -- cat /one /three
+ch-convert -s s -q -o oci built built.oci 2>&1
+ch-image -s other -q import built.oci again 2>&1
+ch-run -s other again -- ls /data
+"""
+
+
+def test_without_overlays(runtime: Runtime, tmp_path: Path) -> None:
+    """Before Linux 5.11 an image in storage is one directory, which is said; each RUN gets a copy of it."""
+    upper: Entries = {"data": None, "data/first": b"1\n", "data/second": b"2\n", "data/third": None}
+    base = io.BytesIO()
+    with tarfile.open(fileobj=base, mode="w") as tar:
+        tar.add(runtime.image, ".")
+    layout(tmp_path / "layout", [base.getvalue(), upper, {"data/.wh.first": b""}])
+    shared = runtime.machine.outside("/tmp/overlays")
+    shutil.copytree(tmp_path / "layout", shared / "layout")
+    (shared / "Dockerfile").write_text(DOCKERFILE)
+    (shared / "script").write_text(BUILT)
+    (shared / "new").mkdir()
+    (shared / "old").mkdir()
+    runtime.machine.root("chown -R alice: /tmp/overlays")
     machine = runtime.machine.run("uname -m").stdout.strip()
-    bin_directory = Path(runtime.ch_run).parent
-    script = f"""
-    export CH_IMAGE_STORAGE=/tmp/single
-    {bin_directory}/ch-image -q import $IMAGE tiny
-    $CH_RUN tiny -- cat /etc/passwd /ch/environment | head -n1
-    """
-    old = runtime.shell(f"$TOOLS/deny {EPERM} {OVERLAYS[machine]} /bin/sh -euc '{script}'")
-    assert old.stderr == ""
+    path = f"PATH={Path(runtime.ch_run).parent}:$PATH"
+    script = "/bin/sh -eu /tmp/overlays/script overlays"
+    new = runtime.shell(f"{path} {script}/new")
+    old = runtime.shell(f"{path} $TOOLS/deny {EPERM} {OVERLAYS[machine]} {script}/old")
+    assert (old.returncode, old.stderr) == (new.returncode, new.stderr) == (0, "")
+    why = "users can't mount overlays here (permission denied)"
+    said = [line for line in old.stdout.splitlines() if not line.endswith(why)]
+    assert said == new.stdout.splitlines()
+    assert old.stdout.count(why) == 4
+    assert (shared / "old/s/images/built/layers").read_text().count("\n") == 2

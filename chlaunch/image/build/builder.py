@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chlaunch.errors import BuildError, ChlaunchError
-from chlaunch.image import top
+from chlaunch.image import flatten, top
 from chlaunch.image.build import copies, runs, settings, stacking, steps
 from chlaunch.image.build.request import Means, Request
 from chlaunch.image.build.state import State, derived, now, scratch
@@ -51,6 +51,7 @@ class Builder:
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
+    _unstackable: str | None = None
     unsteady: set[str] = field(default_factory=set)
 
     def build(self) -> StoredImage:
@@ -100,6 +101,13 @@ class Builder:
             self.remarks.add(text)
             self.means.events.warn(text)
 
+    def unstackable(self) -> str:
+        """Return why layers can't be stacked here, so that a RUN gets a copy of all; empty if they can."""
+        if self._unstackable is None:
+            with self.store.work() as work:
+                self._unstackable = flatten.reason(work, 0)
+        return self._unstackable
+
     def do(
         self,
         progress: Progress,
@@ -109,7 +117,8 @@ class Builder:
     ) -> None:
         """Advance a stage by a step that may have been done before. work: makes a layer in a directory.
 
-        A layer without key and short name is one that is to be stored; none where nothing changed.
+        A layer without short name is one that is to be stored, its key what that shall begin with; none where
+        nothing changed.
 
         Raises:
             BuildError: it can't be done; names the place.
@@ -144,11 +153,12 @@ class Builder:
     ) -> tuple[Step, Layer | None]:
         """Do a step, and remember it."""
         try:
+            self.unstackable()
             with self.store.work() as directory:
                 layer = work(directory)
                 if layer is not None:
                     # The same step, done anew, makes another layer: of what follows, nothing was done yet.
-                    named = replace(layer, key=f"step-{key[:32]}{os.urandom(8).hex()}")
+                    named = replace(layer, key=f"{layer.key}-{key[:32]}{os.urandom(8).hex()}")
                     layer = self.store.add_layer(directory / "layer", named)
         except BuildError:
             raise
@@ -220,7 +230,8 @@ class Builder:
                 progress.state = replace(progress.state, config=config)
 
     def _image(self, state: State) -> StoredImage:
-        """Put the image into storage."""
+        """Put the image into storage; as one layer where that is needed, or was before."""
+        state = stacking.single(self.store, state, known=not self._unstackable)
         config = state.config
         made = state.made if self.request.source_date is None else self.request.source_date
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))

@@ -120,7 +120,7 @@ def written(
     tree.mkdir(mode=0o755)
     most = None if builder.request.source_date is None else int(builder.request.source_date * 1e9)
     size, members = copying.write(rows, tree, stack, most)
-    return Layer("", "", "", size, members)
+    return Layer(steps.STEP, "", "", size, members)
 
 
 def _wanted(instruction: syntax.Copy | syntax.Add) -> tuple[Wanted, list[str]]:

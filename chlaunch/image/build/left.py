@@ -77,10 +77,11 @@ def _settle(directory: int, left: Left, most: int | None, depth: int) -> None:
         os.utime(directory, ns=(most, most))
 
 
-def remove_stubs(upper: Path, below: Stack, targets: Sequence[str]) -> None:
+def remove_stubs(upper: Path, below: Stack, targets: Sequence[str], *, whole: bool) -> None:
     """Remove what was made as mount points for a command: what is empty, and was not there before.
 
-    Directories above them that are as below are no change either. The user's files there stay.
+    Directories above them that are as below are no change either, unless upper has all files (whole). The
+    user's files there stay.
     """
     image = over(below, "image")
     for target in targets:
@@ -91,7 +92,8 @@ def remove_stubs(upper: Path, below: Stack, targets: Sequence[str]) -> None:
             if any(part.is_symlink() for part in (there, *there.parents) if part.is_relative_to(upper)):
                 break
             with suppress(FileNotFoundError, NotADirectoryError):
-                if not _is_needless(there, image.mode(path)):
+                mode = image.mode(path)
+                if (whole and mode is not None) or not _is_needless(there, mode):
                     break
                 (there.rmdir if there.is_dir() else there.unlink)()
             path = path.rpartition("/")[0]

@@ -147,7 +147,7 @@ def given(step: Step, looked: Sequence[Looked], directory: Path) -> Iterator[Mou
             match mount.kind:
                 case "bind":
                     is_above = any(other.mount.target.startswith(f"{mount.target}/") for other in looked)
-                    _bind(one, place, mounts, is_above=is_above)
+                    _bind(one, place, mounts, may_show=not is_above and not step.builder.unstackable())
                 case "cache":
                     _cache(step, one, place, mounts)
                 case "tmpfs" if mount.read_only:
@@ -195,10 +195,13 @@ def _rows(looked: Looked) -> list[Entry]:
     return list(sources.entries(origin, looked.parts, status, (), ()))
 
 
-def _bind(looked: Looked, place: Path, mounts: Mounts, *, is_above: bool) -> None:
-    """Show part of the context, of a stage, or of an image; what is written to it is nobody's."""
+def _bind(looked: Looked, place: Path, mounts: Mounts, *, may_show: bool) -> None:
+    """Show part of the context, of a stage, or of an image; what is written to it is nobody's.
+
+    may_show: it need be no copy, as far as others know.
+    """
     mount = looked.mount
-    in_place = () if is_above or not mount.read_only else _in_place(looked)
+    in_place = _in_place(looked) if may_show and mount.read_only else ()
     if in_place:
         mounts.binds.append(Layers(in_place, mount.target))
         mounts.shown += [] if mount.origin else [looked]

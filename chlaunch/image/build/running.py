@@ -101,12 +101,17 @@ class CommandError(BuildError):
         self.code = code
 
 
-def run(
-    store: Store, trees: Sequence[Path], argv: Sequence[str], running: Running, work: Path
+def run(  # noqa: PLR0913, PLR0917  one caller
+    store: Store,
+    trees: Sequence[Path],
+    argv: Sequence[str],
+    running: Running,
+    work: Path,
+    whole: Path | None,
 ) -> tuple[Path, Left]:
     """Run a command in an image of layers; return the tree of what it changed, and what that is.
 
-    work: an empty directory of the storage's.
+    work: a directory of the storage's, for this alone. whole: a copy of all files, to be changed instead.
 
     Raises:
         CommandError: it failed.
@@ -116,23 +121,23 @@ def run(
 
     """
     below = Stack("", tuple(Directory(str(path)) for path in reversed(trees)))
-    trees = [*_needed(store, over(below, "image")), *trees]
-    kept = work / "to"
-    for name in ("to", f"images/{IMAGE}", "tamed"):
-        (work / name).mkdir(parents=True)
-    shorts = "".join(f"{path.name}\n" for path in trees)
-    (work / "images" / IMAGE / "layers").write_text(shorts)
-    (work / "l").symlink_to(store.path / "l")
+    (work / "tamed").mkdir()
+    changed = whole or work / "to" / "upper"
+    image = (
+        ["--write", str(whole)]
+        if whole
+        else _overlay(store, [*_needed(store, over(below, "image")), *trees], work)
+    )
     binds = (*running.binds, *_tamed(over(below, "image"), work / "tamed"))
-    words = _words(running, work, binds)
-    code = _wait(words, argv, running)
+    words = _words(running, binds)
+    code = _wait(words, [*image, "--", *argv], running)
     if code and running.shell:
-        _wait(words, ("/bin/sh",), running, on_terminal=True)
+        _wait(words, [*image, "--", "/bin/sh"], running, on_terminal=True)
     if code:
         raise _failed(code, store.path)
     points = ["/" + "/".join(copying.place_of(over(below, "image"), bind.target)) for bind in binds]
-    left.remove_stubs(kept / "upper", below, [*USUAL, *points])
-    return kept / "upper", left.settle(kept / "upper", running.source_date)
+    left.remove_stubs(changed, below, [*USUAL, *points], whole=whole is not None)
+    return changed, left.settle(changed, running.source_date)
 
 
 def environment(
@@ -174,7 +179,17 @@ def _needed(store: Store, image: Rootfs) -> list[Path]:
     return [store.tree(layer)]
 
 
-def _words(running: Running, work: Path, binds: Sequence[Seen]) -> list[str]:
+def _overlay(store: Store, trees: Sequence[Path], work: Path) -> list[str]:
+    """Return the words for an image of layers; what is written goes to work/to/upper."""
+    for name in ("to", f"images/{IMAGE}"):
+        (work / name).mkdir(parents=True)
+    shorts = "".join(f"{path.name}\n" for path in trees)
+    (work / "images" / IMAGE / "layers").write_text(shorts)
+    (work / "l").symlink_to(store.path / "l")
+    return [f"--storage={work}", f"--write-to={work / 'to'}", IMAGE]
+
+
+def _words(running: Running, binds: Sequence[Seen]) -> list[str]:
     """Return the command line up to the image, options for variables left out."""
     network = (_program("unshare"), "--user", "--map-root-user", "--net") if running.network == "none" else ()
     return [
@@ -183,8 +198,6 @@ def _words(running: Running, work: Path, binds: Sequence[Seen]) -> list[str]:
         "KILL",
         *network,
         running.ch_run,
-        f"--storage={work}",
-        f"--write-to={work / 'to'}",
         "--uid=0",
         "--gid=0",
         "--no-passwd",
@@ -208,8 +221,8 @@ def _program(name: str) -> str:
     return path
 
 
-def _wait(words: Sequence[str], argv: Sequence[str], running: Running, *, on_terminal: bool = False) -> int:
-    """Run a line to its end, with all that it leaves behind; return its code."""
+def _wait(words: Sequence[str], rest: Sequence[str], running: Running, *, on_terminal: bool = False) -> int:
+    """Run a line to its end, with all that it leaves behind; return its code. rest: image and command."""
     on_terminal = on_terminal or running.interactive
     with (
         _unmoved(on_terminal),
@@ -217,7 +230,7 @@ def _wait(words: Sequence[str], argv: Sequence[str], running: Running, *, on_ter
         _variables({**running.variables, **running.secrets}) as files,
     ):
         variables = [f"--set-env0=/proc/self/fd/{file}" for file in files]
-        line = [*words, "--unset-env=*", "--env-no-expand", *variables, IMAGE, "--", *argv]
+        line = [*words, "--unset-env=*", "--env-no-expand", *variables, *rest]
         try:
             done = subprocess.run(
                 line,

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chlaunch.image.build import mounted, running
+from chlaunch.image import top
+from chlaunch.image.build import mounted, running, steps
 from chlaunch.image.build.binds import Bind, Seen
 from chlaunch.image.build.mounted import Mounts, Step
 from chlaunch.image.build.running import CommandError, Running
 from chlaunch.image.build.state import State, derived
 from chlaunch.image.dockerfile import scope, syntax
 from chlaunch.image.dockerfile.place import said
-from chlaunch.image.records import Layer
+from chlaunch.image.records import WHOLE, Layer
+from chlaunch.image.tools import Tools
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder, Progress
@@ -47,6 +49,7 @@ def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> No
         work_directory = directory / "run"
         work_directory.mkdir()
         trees = _trees(instruction, builder, state)
+        whole = _copied(builder, trees, work_directory)
         with mounted.given(step, looked, directory) as mounts:
             words = _forced(builder, state, _script(instruction, argv, directory, mounts))
             how = Running(
@@ -68,7 +71,7 @@ def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> No
                 request.source_date,
             )
             try:
-                tree, found = running.run(builder.store, trees, words, how, work_directory)
+                tree, found = running.run(builder.store, trees, words, how, work_directory, whole)
             except CommandError as error:
                 raise _placed(error, instruction) from error
             if mounted.has_changed(mounts):
@@ -80,9 +83,27 @@ def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> No
             return None
         tree.rename(directory / "layer")
         dropped = {"set-id bits": found.set_id} if found.set_id else {}
-        return Layer("", "", "", found.size, found.members, dropped)
+        return Layer(WHOLE if whole else steps.STEP, "", "", found.size, found.members, dropped)
 
     builder.do(progress, instruction, key, work)
+
+
+def _copied(builder: "Builder", trees: Sequence[Path], directory: Path) -> Path | None:
+    """Return a copy of all files, for a command to write to where no overlay can be; else None.
+
+    Raises:
+        ImageError: something can't be copied.
+
+    """
+    why = builder.unstackable()
+    if not why:
+        return None
+    from chlaunch.image import roots  # noqa: PLC0415  hardly ever needed, and 10 ms to load
+
+    builder.remark(f"each RUN gets a copy of all files: {why}")
+    copy = roots.merged(trees, directory, Tools(builder.request.environment, builder.means.events))
+    top.complete(copy)
+    return copy
 
 
 def _remark(step: Step, state: State) -> None:

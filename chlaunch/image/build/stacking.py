@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from chlaunch.image import top
 from chlaunch.image.below import copy_attributes, copy_content
 from chlaunch.image.build import steps
 from chlaunch.image.build.state import State, derived, now
@@ -75,6 +76,8 @@ def _merged(store: Store, layers: Sequence[Layer], key: str) -> Layer:
         merged = Layer(key, "", "", size, members)
         for part in layers:
             _put(store.tree(part), tree, marks=not merged.is_whole)
+        if merged.is_whole:
+            top.complete(tree)
         return store.add_layer(tree, merged)
 
 

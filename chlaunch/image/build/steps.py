@@ -19,6 +19,10 @@ MOUNTS = "cache/mounts"
 DIGESTS = "cache/digests"
 
 
+# What keys of layers that came of one begin with.
+STEP = "step"
+
+
 @dataclass(frozen=True)
 class Step:
     """A step that was done. parent: the key of the state it started from. made: seconds since 1970."""
