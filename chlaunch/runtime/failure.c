@@ -91,8 +91,9 @@ static const struct failure_row rows[FAILURE_COUNT] = {
 		 "a size is bytes, with k, m or g behind it, or a part of the memory like 20%: see tmpfs(5)",
 		 EXIT_OURS},
 	[FAILURE_OVERLAY_DENIED] = {38, "this kernel lets no user mount an overlay",
-				    "--write-fake and images by name need Linux 5.11 or newer: convert the "
-				    "image to a directory and use --write",
+				    "--write-fake, and images of several layers by name, need Linux 5.11 or "
+				    "newer: have ch-image pull, import or build it here again, or ch-convert "
+				    "it to a directory and use --write",
 				    EXIT_OURS},
 	[FAILURE_OVERLAY] = {39, "can't mount overlay",
 			     "the image's file system may not do as a layer (an overlay over overlays, a "
