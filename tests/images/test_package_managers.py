@@ -1,11 +1,11 @@
-"""Package managers in builds, as an ordinary user: packages whose files and scriptlets want privilege."""
+"""Package managers in builds, as an ordinary user: packages whose files and scriptlets want privilege; and fakeroot."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from building import ch_image
+from building import ch_image, outward
 from images import image
 from machine import CHECKOUT
 
@@ -58,12 +58,22 @@ mkdir -p %{buildroot}/dev %{buildroot}/proc %{buildroot}/sys
 %attr(0555, root, root) /sys
 %dev(c, 1, 3) %attr(0666, root, root) /dev/odd
 """
+FAKEROOT = """\
+Provides: /usr/bin/getopt
+%description
+%install
+mkdir -p %{buildroot}/usr/bin
+printf '#!/bin/sh\\necho "$@" >/said\\nexec "$@"\\n' >%{buildroot}/usr/bin/fakeroot
+%files
+%attr(0755, root, root) /usr/bin/fakeroot
+"""
 PACKAGES = {
     # Of another system, as far as other packages ask for it.
     "base": "Provides: /bin/sh\n%description\n%files\n",
     "odd-users": "%description\n%pre\ngroupadd -r odd && useradd -r -g odd odd\n%files\n",
     "odd": ODD,
     "mounted": MOUNTED,
+    "fakeroot": FAKEROOT,
 }
 
 REPOSITORY = """\
@@ -156,3 +166,25 @@ def test_rpm_is_told_of_the_host_s_directories(site: Site) -> None:
     own = "FROM repository\nCOPY <<EOF /etc/rpm/macros.zz-chlaunch\nEOF\n"
     said = site.build(f"{own}RUN {DNF.install} mounted\n", expect=1)
     assert "Error unpacking rpm package mounted-1-1.noarch" in said
+
+
+@pytest.mark.parametrize("manager", [DNF, ZYPPER], ids=lambda manager: manager.name)
+def test_fakeroot_is_installed_by(site: Site, manager: Manager) -> None:
+    """By the first manager that is there; the command then runs under it."""
+    others = {"apt-get", "dnf", "zypper"} - {manager.name}
+    site.build(f"FROM repository\nRUN cd /usr/bin && rm {' '.join(others)}\n", name="one")
+    said = site.build("FROM one\nRUN echo run\n", "--force=fakeroot")
+    assert f"RUN {manager.name} " in said
+    assert site.inside("cat /said") == "/bin/sh -c echo run\n"
+
+
+def test_fakeroot_by_apt(site: Site) -> None:
+    """It is a step of its own, done once, and knows what owners it was told of."""
+    text = "FROM rpm\nENV A=1\nRUN touch /x && chown 8:12 /x && stat -c %u:%g /x >/said\n"
+    words = ["--force=fakeroot", *outward(site.machine)]
+    steps = [line for line in site.build(text, *words).splitlines() if "RUN" in line]
+    assert [line[:5] for line in steps] == ["  3. ", "  3. "]
+    assert steps[0].endswith("install fakeroot # --force=fakeroot")
+    assert site.inside("cat /said") == "8:12\n"
+    again = site.build(f"{text}RUN test -e /x\n", *words)
+    assert [line[:5] for line in again.splitlines() if "RUN" in line] == ["  3* ", "  3* ", "  4. "]
