@@ -75,6 +75,8 @@ DEBIAN_IMAGES = {
     # What `FROM debian` is made of: see examples/mpi-hello.
     "debian": Debian("bookworm", ()),
     "trixie": Debian("trixie", ()),
+    # Other systems' package managers, as Debian has them, and what makes packages for them.
+    "rpm": Debian("bookworm", ("createrepo-c", "dnf", "libcap2-bin", "rpm", "zypper")),
     "arm64": Debian("bookworm", ("busybox-static",), architecture="arm64"),
     # Not installed on this host: there systemd would have all programs for arm64 run by it.
     "qemu": Debian("bookworm", ("qemu-user-static",), architecture="amd64"),

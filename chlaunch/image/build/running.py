@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chlaunch.errors import BuildError, ImageError
-from chlaunch.image.build import copying, left, orphans
-from chlaunch.image.build.binds import Bind, Seen
+from chlaunch.image.build import copying, left, orphans, taming
+from chlaunch.image.build.binds import Seen
 from chlaunch.image.build.left import Left
 from chlaunch.image.dockerfile.scope import PATH
 from chlaunch.image.records import Layer
@@ -49,26 +49,6 @@ VARIABLES_MOST = 1 << 20
 
 # Bytes: with less, a failure is likely to come of that.
 ROOM_LEAST = 1 << 20
-
-
-@dataclass(frozen=True)
-class Tamed:
-    """A program that won't run without privilege unless told. It is there if probe is; file gets content."""
-
-    probe: str
-    file: str
-    content: str
-    reason: str
-
-
-TAMED = (
-    Tamed(
-        "/etc/apt/apt.conf.d",
-        "/etc/apt/apt.conf.d/zz-chlaunch",
-        'APT::Sandbox::User "root";\n',
-        "apt becomes user _apt to download, and looks whether it has (apt.conf(5), APT::Sandbox)",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -128,7 +108,7 @@ def run(  # noqa: PLR0913, PLR0917  one caller
         if whole
         else _overlay(store, [*_needed(store, over(below, "image")), *trees], work)
     )
-    binds = (*running.binds, *_tamed(over(below, "image"), work / "tamed"))
+    binds = (*running.binds, *taming.files(over(below, "image"), work / "tamed"))
     words = _words(running, binds)
     code = _wait(words, [*image, "--", *argv], running)
     if code and running.shell:
@@ -285,12 +265,3 @@ def _failed(code: int, storage: Path) -> CommandError:
     if shutil.disk_usage(storage).free < ROOM_LEAST:
         hint = f"no room in storage, {storage}: ch-image gc, or another place with --storage\n{hint}"
     return CommandError(f"build failed: RUN command {why}", hint, code)
-
-
-def _tamed(image: Rootfs, work: Path) -> Iterator[Bind]:
-    """Give the files by which programs are told, where the image has the programs."""
-    for number, row in enumerate(TAMED):
-        if image.is_directory(row.probe) and image.mode(row.file) is None:
-            source = work / str(number)
-            source.write_text(row.content)
-            yield Bind(source, row.file)

@@ -4,19 +4,22 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chlaunch.image import top
-from chlaunch.image.build import mounted, running, steps
+from chlaunch.image.build import mounted, running, steps, taming
 from chlaunch.image.build.binds import Bind, Seen
 from chlaunch.image.build.mounted import Mounts, Step
 from chlaunch.image.build.running import CommandError, Running
 from chlaunch.image.build.state import State, derived
-from chlaunch.image.dockerfile import scope, syntax
+from chlaunch.image.dockerfile import syntax
+from chlaunch.image.dockerfile.command import Command
 from chlaunch.image.dockerfile.place import said
 from chlaunch.image.records import WHOLE, Layer
 from chlaunch.image.tools import Tools
+from chlaunch.rootfs import Rootfs
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder, Progress
@@ -26,13 +29,39 @@ AGAIN = "this step will be done again"
 
 
 def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> None:
-    """Carry out RUN.
+    """Carry out RUN; with --force=fakeroot after a step of its own that installs that, where it is not there.
 
     Raises:
         CommandError: the command failed.
-        BuildError: a mount can't be had.
+        BuildError: a mount can't be had, or fakeroot.
 
     """
+    force = builder.request.force
+    if force == "fakeroot" and progress.state.layers:
+        image = progress.state.rootfs(builder.store)
+        if not taming.has(image, "fakeroot"):
+            _step(builder, progress, _installing(image, instruction), "seccomp")
+    _step(builder, progress, instruction, force)
+
+
+def _installing(image: Rootfs, instruction: syntax.Run) -> syntax.Run:
+    """Return the instruction that puts fakeroot into an image, in front of another one.
+
+    Raises:
+        BuildError: nobody knows how.
+
+    """
+    row = taming.installer(image)
+    if row is None:
+        known = ", ".join(row.program for row in taming.INSTALLERS)
+        why = f"--force=fakeroot: the image has no fakeroot, and no package manager that is known: {known}"
+        raise instruction.place.failed(why, 0, "COPY a fakeroot into it, or do with --force=seccomp")
+    place = replace(instruction.place, original=f"RUN {row.command} # --force=fakeroot")
+    return syntax.Run(place, Command(("/bin/sh", "-c", row.command), for_shell=False))
+
+
+def _step(builder: "Builder", progress: "Progress", instruction: syntax.Run, force: str) -> None:
+    """Carry out one RUN. force: how privileged calls are dealt with."""
     state, request = progress.state, builder.request
     argv = instruction.command.argv(state.config.shell or ("/bin/sh", "-c"))
     if instruction.command.for_shell:
@@ -43,7 +72,7 @@ def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> No
     _remark(step, state)
     looked = [mounted.look(step, mount) for mount in instruction.mounts]
     asks += [] if running.is_root(state.config.user) else [state.config.user]  # whose home is HOME
-    key = derived(state.key, [*asks, [one.key for one in looked], request.force, request.source_date])
+    key = derived(state.key, [*asks, [one.key for one in looked], force, request.source_date])
 
     def work(directory: Path) -> Layer | None:
         work_directory = directory / "run"
@@ -51,7 +80,9 @@ def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> No
         trees = _trees(instruction, builder, state)
         whole = _copied(builder, trees, work_directory)
         with mounted.given(step, looked, directory) as mounts:
-            words = _forced(builder, state, _script(instruction, argv, directory, mounts))
+            words = _script(instruction, argv, directory, mounts)
+            if force == "fakeroot":
+                words = ("fakeroot", *words)
             how = Running(
                 request.ch_run,
                 state.config.directory,
@@ -62,7 +93,7 @@ def run(builder: "Builder", progress: "Progress", instruction: syntax.Run) -> No
                     state.config.user,
                 ),
                 (*request.binds, *_checked(mounts.binds, instruction)),
-                request.force,
+                force,
                 instruction.network,
                 mounts.secrets,
                 request.interactive,
@@ -118,17 +149,6 @@ def _placed(error: CommandError, instruction: syntax.Run) -> CommandError:
     """Return a failure that says which command it was."""
     place = instruction.place
     return CommandError(f"{error.message}, at {place.shown}: {said(place.original)}", error.hint, error.code)
-
-
-def _forced(builder: "Builder", state: State, argv: Sequence[str]) -> Sequence[str]:
-    """Return a command with fakeroot(1) in front, where that is wanted and there."""
-    if builder.request.force != "fakeroot":
-        return argv
-    image = state.rootfs(builder.store)
-    if any(image.is_file(f"{directory}/fakeroot") for directory in scope.PATH.split(":")):
-        return ("fakeroot", *argv)
-    builder.remark("--force=fakeroot: the image has no fakeroot; until it has, RUN goes without")
-    return argv
 
 
 def _checked(binds: Sequence[Seen], instruction: syntax.Run) -> Sequence[Seen]:
