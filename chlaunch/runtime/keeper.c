@@ -141,7 +141,8 @@ static void environment_make(const char **variables)
 	variables[count] = NULL;
 }
 
-/* The server's words: "-f -o OPTIONS /dev/fd/IMAGE /dev/fd/DEVICE". */
+/* The server's words: "-f -o OPTIONS /proc/self/fd/IMAGE /dev/fd/DEVICE". A small /dev lacks the link
+ * /dev/fd, which libfuse does without. */
 static void server_run(const struct keeper_work *work, const struct inheritance *inheritance)
 {
 	const struct image_server *server = work->file->server;
@@ -151,7 +152,7 @@ static void server_run(const struct keeper_work *work, const struct inheritance 
 	size_t count = 2;
 
 	environment_make(environment);
-	snprintf(image, sizeof image, "/dev/fd/%d", inheritance->image);
+	snprintf(image, sizeof image, "/proc/self/fd/%d", inheritance->image);
 	snprintf(device, sizeof device, "/dev/fd/%d", inheritance->device);
 	snprintf(offset, sizeof offset, server->offset, (uintmax_t)work->file->offset);
 	snprintf(options, sizeof options, "fsname=chlaunch");

@@ -79,6 +79,22 @@ def test_files_are_the_users(runtime: Runtime, ids: tuple[str, ...], owner: str)
     assert found == [uid] * 3 + [gid] * 3
 
 
+SMALL_DEV = """
+mkdir -p /tmp/dev
+for name in null fuse; do touch /tmp/dev/$name; mount --bind /dev/$name /tmp/dev/$name; done
+mount --rbind /tmp/dev /dev
+test ! -e /dev/fd
+"""
+
+
+def test_in_a_small_dev(runtime: Runtime, squashfs: str) -> None:
+    """Without udev, or in another container, there is no /dev/fd."""
+    result = runtime.shell(
+        f"exec unshare --user --map-root-user --mount sh -euc '{SMALL_DEV} exec $CH_RUN {squashfs} -- echo fine'"
+    )
+    assert (result.stdout, result.stderr) == ("fine\n", "")
+
+
 def test_write_is_refused(runtime: Runtime, squashfs: str) -> None:
     result = runtime("-w", squashfs, "--", "true")
     assert result.returncode == 31
