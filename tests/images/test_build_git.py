@@ -5,20 +5,26 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
+from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from made import archive
 from repositories import Repository, Server, make_repository, serving
-from test_build_cli import CH_IMAGE, Desk
+from test_build import Quiet
+from test_build_cli import BY_HAND, CH_IMAGE, Desk
 
-from chlaunch.errors import BuildError, ImageError
+from chlaunch.cli.image import image as ch_image
+from chlaunch.errors import BuildError, ImageError, UsageError
 from chlaunch.image.build.request import Secret
 from chlaunch.image.dockerfile import gitref
 
@@ -29,7 +35,14 @@ if TYPE_CHECKING:
     from builds import Site
     from machine import Machine
 
-FILES = {"a": "one", "run": "#!/bin/sh", "dir/sub/two": "2", "link": "->a", "out": "->/etc", "dirlink": "->dir"}
+FILES = {
+    "a": "one",
+    "run": "#!/bin/sh",
+    "dir/sub/two": "2",
+    "link": "->a",
+    "out": "->/etc",
+    "dirlink": "->dir",
+}
 
 
 class Forge(NamedTuple):
@@ -72,17 +85,17 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
 
 
 @pytest.fixture
-def changing(tmp_path: Path) -> Iterator[Forge]:
+def changing(forge: Forge, tmp_path: Path) -> Iterator[Forge]:
     """Return a forge of its own for a test."""
-    (tmp_path / "forge").mkdir()
-    with made_forge(tmp_path / "forge") as forge:
-        yield forge
+    shutil.copytree(forge.main.path.parent, tmp_path / "forge")
+    with serving(tmp_path / "forge") as server:
+        yield forge._replace(server=server, main=Repository(tmp_path / "forge/main.git"))
 
 
-def test_what_references_mean(site: Site, forge: Forge) -> None:
+def test_what_references_mean(shared_site: Site, forge: Forge) -> None:
     """Branches, tags, other names and commits, in a fragment or a query; directories, links and modes."""
     url = forge.url
-    image = site.build(
+    image = shared_site.build(
         f"""FROM tiny
 ADD {url} /default
 ADD {url}#other /branch/
@@ -103,28 +116,32 @@ ADD --exclude=dir --exclude=**/out --chmod=go= {url} /less
     }  # fmt: skip
     assert {path: image.text(path) for path in texts} == texts
     assert [image.link(f"/default/{name}") for name in ("link", "out")] == ["a", "/etc"]
-    names = ".gitattributes a dir dirlink link out run".split()
+    names = [".gitattributes", "a", "dir", "dirlink", "link", "out", "run"]
     assert list(image.names("/default")) == names
     assert list(image.names("/less")) == [name for name in names if name not in ("dir", "out")]
-    modes = {path: oct(image.mode(path) or 0) for path in ("/default", "/default/run", "/default/a", "/less/run")}
+    modes = {
+        path: oct(image.mode(path) or 0) for path in ("/default", "/default/run", "/default/a", "/less/run")
+    }
     assert list(modes.values()) == ["0o40755", "0o100755", "0o100644", "0o100700"]
-    assert not site.told.warnings, "plain http to this machine itself is no danger"
-    site.assert_clean()
+    assert not shared_site.told.warnings, "plain http to this machine itself is no danger"
+    shared_site.assert_clean()
 
 
-def test_submodules(site: Site, forge: Forge) -> None:
+def test_submodules(shared_site: Site, forge: Forge) -> None:
     """They come with theirs, from where URLs relative to their own lead, and can be left out."""
     text = f"FROM tiny\nADD {forge.url}#other /with\nADD {forge.url}?ref=other&submodules=false /without"
-    image = site.build(text)
+    image = shared_site.build(text)
     assert (image.text("/with/mod/m"), image.text("/with/mod/i n/deep")) == ("module", "deep")
     assert list(image.names("/with/mod")) == [".gitmodules", "i n", "m"]
     assert image.names("/without/mod") == ()
     assert image.is_directory("/without/mod")
 
 
-def test_git_dir_is_kept(site: Site, forge: Forge) -> None:
+def test_git_dir_is_kept(shared_site: Site, forge: Forge) -> None:
     """With one commit, a name for it, and nothing that runs by itself."""
-    image = site.build(f"FROM tiny\nADD --keep-git-dir {forge.url}#other /r\nADD {forge.url}?keep-git-dir=1&tag=v1 /t")
+    image = shared_site.build(
+        f"FROM tiny\nADD --keep-git-dir {forge.url}#other /r\nADD {forge.url}?keep-git-dir=1&tag=v1 /t"
+    )
     assert image.text("/r/.git/HEAD").strip() == forge.other
     assert image.text("/r/.git/refs/heads/other").strip() == forge.other
     assert image.text("/r/.git/shallow").strip() == forge.other
@@ -134,22 +151,30 @@ def test_git_dir_is_kept(site: Site, forge: Forge) -> None:
     assert image.text("/r/mod/.git") == "gitdir: ../.git/modules/m\n"
 
 
-def test_checksums(site: Site, forge: Forge) -> None:
+def test_checksums(shared_site: Site, forge: Forge) -> None:
     """They are commits, whole or how they begin; also of a tag that has one of its own."""
     tag = forge.main.git("rev-parse", "v1")
-    for checksum, ref in ((forge.first, "v1"), (tag, "v1"), (forge.newest[:12], "main"), (forge.first, forge.first)):
-        assert site.build(f"FROM tiny\nADD --checksum={checksum} {forge.url}#{ref} /d").is_file("/d/a")
+    for checksum, ref in (
+        (forge.first, "v1"),
+        (tag, "v1"),
+        (forge.newest[:12], "main"),
+        (forge.first, forge.first),
+    ):
+        assert shared_site.build(f"FROM tiny\nADD --checksum={checksum} {forge.url}#{ref} /d").is_file("/d/a")
     for checksum, ref in ((forge.first, "main"), (forge.newest[:12], "v1"), (forge.first, forge.newest)):
         with pytest.raises(BuildError, match=rf"Dockerfile:2: .*is commit {'.' * 40}, not {checksum}"):
-            site.build(f"FROM tiny\nADD --checksum={checksum} {forge.url}#{ref} /d")
+            shared_site.build(f"FROM tiny\nADD --checksum={checksum} {forge.url}#{ref} /d")
     with pytest.raises(BuildError, match="is no commit's hash"):
-        site.build(f"FROM tiny\nADD --checksum=sha256:{'0' * 64} {forge.url} /d")
+        shared_site.build(f"FROM tiny\nADD --checksum=sha256:{'0' * 64} {forge.url} /d")
 
 
 def test_what_is_not_fetched_again(site: Site, changing: Forge) -> None:
     """A commit is known by its hash: by name the server is asked for that, by hash nothing; a branch may move."""
     asked = changing.server.asked
-    named, exact = f"FROM tiny\nADD {changing.url}#main /d", f"FROM tiny\nADD {changing.url}#{changing.newest} /d"
+    named, exact = (
+        f"FROM tiny\nADD {changing.url}#main /d",
+        f"FROM tiny\nADD {changing.url}#{changing.newest} /d",
+    )
     signs = []
     for text in (named, named, exact, f"FROM tiny\nADD {changing.url} /d"):
         asked.clear()
@@ -169,21 +194,21 @@ def test_servers_that_give_only_what_has_a_name(site: Site, changing: Forge) -> 
     """A commit that they don't give alone is found among all that they have; one that nobody has is not."""
     changing.server.old = True
     assert site.build(f"FROM tiny\nADD {changing.url}#{changing.first} /d").text("/d/a") == "zero"
-    assert changing.server.fetches == 1
+    assert changing.server.fetches == 2
     assert site.build(f"FROM tiny\nADD {changing.url}#other /d").text("/d/mod/i n/deep") == "deep"
-    with pytest.raises(BuildError, match="Dockerfile:2: can't fetch"):
+    with pytest.raises(BuildError, match=r"Dockerfile:2: .*main.git has no commit 000"):
         site.build(f"FROM tiny\nADD {changing.url}#{'0' * 39}1 /d")
     site.assert_clean()
 
 
-def test_what_can_not_be_had(site: Site, forge: Forge) -> None:
+def test_what_can_not_be_had(shared_site: Site, forge: Forge) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         rows = [
             (f"{forge.url}#nothing", "main.git has no nothing", "lists branches"),
             (f"{forge.url}#{forge.first[:9]}", f"has no {forge.first[:9]}", "all 40 digits"),
-            (f"{forge.server.url}/none.git", "none.git' not found", "is the URL right?"),
+            (f"{forge.server.url}/none.git", "none.git/' not found", "is the URL right?"),
             (f"http://127.0.0.1:{port}/x.git", "127.0.0.1", "is the URL right"),
             (f"git://127.0.0.1:{port}/x", "127.0.0.1", "is the URL right"),
             (f"{forge.url}#main:a", "has no directory a in commit", "relative to"),
@@ -191,15 +216,15 @@ def test_what_can_not_be_had(site: Site, forge: Forge) -> None:
         ]
         for word, why, hint in rows:
             with pytest.raises(BuildError) as caught:
-                site.build(f"FROM tiny\nADD {word} /d")
+                shared_site.build(f"FROM tiny\nADD {word} /d")
             assert why in caught.value.message
             assert "Dockerfile:2" in caught.value.message
             assert hint in caught.value.hint
     with pytest.raises(BuildError, match="COPY takes no URL"):
-        site.build(f"FROM tiny\nCOPY {forge.url} /d")
+        shared_site.build(f"FROM tiny\nCOPY {forge.url} /d")
     with pytest.raises((BuildError, ImageError), match="git is not installed"):
-        site.build(f"FROM tiny\nADD {forge.url} /d", environment={"PATH": "/nonexistent"})
-    site.assert_clean()
+        shared_site.build(f"FROM tiny\nADD {forge.url} /d", environment={"PATH": "/nonexistent"})
+    shared_site.assert_clean()
 
 
 HOSTILE = [
@@ -217,7 +242,15 @@ def test_hostile_words() -> None:
         assert gitref.is_git(word), word
         with pytest.raises(gitref.GitRefError):
             gitref.parse(word)
-    for word in ("ext::sh -c x", "file:///x/.git", "/x/y.git", "./x.git", "https://h/x.git/y", "-u@h:x", "h:x.git"):
+    for word in (
+        "ext::sh -c x",
+        "file:///x/.git",
+        "/x/y.git",
+        "./x.git",
+        "https://h/x.git/y",
+        "-u@h:x",
+        "h:x.git",
+    ):
         assert not gitref.is_git(word), word
 
 
@@ -234,9 +267,16 @@ def test_hostile_repositories(site: Site, changing: Forge, tmp_path: Path) -> No
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     site.build(f"FROM tiny\nADD {changing.url} /d", environment=environment)
-    for url, why in ((f"ext::touch {pwned}", "ext"), (f"file://{changing.main.path}", "file"), (f"-u{pwned}", "")):
-        text = f'[submodule "m"]\n\tpath = mod\n\turl = "{url}"\n\tupdate = !touch {pwned}\n'
-        changing.main.commit({".gitmodules": text, "mod": f"@{changing.first}", "mod2": "->mod"})
+    rows = [
+        (f"ext::touch {pwned}", "", "transport 'ext' not allowed"),
+        (f"file://{changing.main.path}", "", "transport 'file' not allowed"),
+        (str(changing.main.path), "", "transport 'file' not allowed"),
+        ("../main.git", f"update = !touch {pwned}", "invalid value for 'submodule.m.update'"),
+        (f"-u{pwned}", "", "No url found for submodule path 'mod'"),
+    ]
+    for url, more, why in rows:
+        text = f'[submodule "m"]\n\tpath = mod\n\turl = "{url}"\n\t{more}\n'
+        changing.main.commit({".gitmodules": text, "mod": f"@{changing.first}"})
         with pytest.raises(BuildError, match=f"can't fetch .*{why}"):
             site.build(f"FROM tiny\nADD {changing.url} /d", environment=environment)
     assert not pwned.exists()
@@ -257,7 +297,13 @@ def test_passwords(site: Site, changing: Forge) -> None:
             site.build(f"FROM tiny\nADD {url}#none /d", secrets=secrets)
         with pytest.raises(BuildError) as refused:
             site.build(f"FROM tiny\nADD {url.replace('geheim', 'geheimer')} /d")
-        said = [str(caught.value), caught.value.hint, str(refused.value), refused.value.hint, *site.told.warnings]
+        said = [
+            str(caught.value),
+            caught.value.hint,
+            str(refused.value),
+            refused.value.hint,
+            *site.told.warnings,
+        ]
         said += [text for _, text in site.told.steps]
         assert "geheim" not in json.dumps([*said, site.image().config.decode()])
     assert "secret id=GIT_AUTH_TOKEN" in refused.value.hint
@@ -265,25 +311,131 @@ def test_passwords(site: Site, changing: Forge) -> None:
     assert (found.returncode, found.stdout) == (1, b"")
 
 
-DAEMON = ("git", "daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1", "--base-path=/home/alice/repos")
-PORT = 9419
 DOCKERFILE = "FROM tiny\nARG WHO\nCOPY . /d/\nRUN cat /d/a >/said"
+CONTEXT = {
+    "Dockerfile": DOCKERFILE, "a": "context", ".dockerignore": "no\n", "no": "no", "evil": "->/etc/shadow",
+    "x/b.df": f"{DOCKERFILE}\nRUN echo below >>/said", "x/a": "x", "x/b.df.dockerignore": "y", "x/y": "y",
+    "x/evil": "->../../../../../version", "x/link": "->y",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """ch-image build in this process, with what serves a repository of a context, and its storage."""
+
+    site: Site
+    server: Server
+    url: str
+
+    def build(self, *words: str) -> None:
+        """Build."""
+        environment = {"CH_IMAGE_STORAGE": str(self.site.store.path), "PATH": os.environ["PATH"]}
+        assert ch_image(["build", *words], environment) == 0
 
 
 @pytest.fixture(scope="module")
-def desk(machine: Machine, image_tiny: Path, ch_run: Path) -> Iterator[Desk]:
+def contexts(shared_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contexts]:
+    """Return the same with a repository My.App."""
+    directory = tmp_path_factory.mktemp("contexts")
+    make_repository(directory / "My.App.git").commit(CONTEXT)
+    with serving(directory) as server:
+        yield Contexts(shared_site, server, f"{server.url}/My.App.git")
+
+
+def test_contexts_of_repositories(contexts: Contexts, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the Dockerfile in them, or another there; a subdirectory; what was done is not done again."""
+    site = contexts.site
+    contexts.build(contexts.url)
+    assert "My.App.git, commit " in capsys.readouterr().err
+    assert site.store_view("my.app").text("/said") == "context"
+    assert not site.store_view("my.app").is_file("/d/no")
+    contexts.build(f"{contexts.url}#main")
+    again = capsys.readouterr().err
+    assert "  3* COPY" in again
+    assert "  4* RUN" in again
+    contexts.build("-f", "b.df", f"{contexts.url}#main:x")
+    assert site.store_view("b").text("/said") == "xbelow\n"
+    assert site.store_view("b").names("/d") == ("a", "b.df", "b.df.dockerignore", "evil", "link")
+    site.assert_clean()
+
+
+def test_contexts_with_another_dockerfile(
+    contexts: Contexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From standard input; and Docker's build argument that keeps .git."""
+    (tmp_path / "text").write_text("FROM tiny\nCOPY a .git/HEAD /\n")
+    with (tmp_path / "text").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        contexts.build("-t", "kept", "-f", "-", "--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", contexts.url)
+    assert len(contexts.site.store_view("kept").text("/HEAD").strip()) == 40
+    assert "not used" not in capsys.readouterr().err
+    contexts.site.assert_clean()
+
+
+def test_contexts_of_files(contexts: Contexts, tmp_path: Path) -> None:
+    """An archive is a context, any other file a Dockerfile without one."""
+    site = contexts.site
+    (tmp_path / "app.tar").write_bytes(archive({"Dockerfile": DOCKERFILE.encode(), "a": b"archive"}))
+    (tmp_path / "y.df").write_text("FROM tiny\nRUN echo alone >/said")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        contexts.build(f"{url}/app.tar")
+        contexts.build(f"{url}/y.df")
+        server.shutdown()
+    assert site.store_view("app").text("/said") == "archive"
+    assert site.store_view("y").text("/said") == "alone\n"
+    site.assert_clean()
+
+
+def test_contexts_that_are_wrong(contexts: Contexts) -> None:
+    for words, why in (
+        (["-f", "../ctx/Dockerfile", contexts.url], "no such Dockerfile: ../ctx/Dockerfile"),
+        (["-f", "evil", f"{contexts.url}#:x"], "no such Dockerfile: evil"),
+        ([f"{contexts.url}#:none"], "has no directory none"),
+        ([f"{contexts.url}#none"], "has no none"),
+        ([f"{contexts.url}#--upload-pack=x"], "can't be one"),
+        (["https://me:geheim@h/x.git?y=1"], "can't build from https://*********@h/x.git"),
+        (["ftp://me:geheim@h/x.tar"], "can't build from ftp://*********@h/x.tar"),
+    ):
+        with pytest.raises((BuildError, UsageError)) as caught:
+            contexts.build("-t", "wrong", *words)
+        assert why in caught.value.message
+        assert caught.value.hint
+        assert "geheim" not in caught.value.hint
+    contexts.site.assert_clean()
+
+
+DAEMON = (
+    "git",
+    "daemon",
+    "--reuseaddr",
+    "--export-all",
+    "--listen=127.0.0.1",
+    "--base-path=/home/alice/repos",
+)
+PORT = 9419
+URL = f"git://127.0.0.1:{PORT}/app.git"
+
+# git daemon runs it for each request: of all but the first of a build, which asks for names, it makes a long one.
+HOOK = """#!/bin/sh
+cd /home/alice
+[ -e stall ] || exit 0
+[ -e asked ] && touch stalled && exec sleep 60
+touch asked
+"""
+
+
+@pytest.fixture
+def desk(machine: Machine, image_tiny: Path, ch_run: Path, tmp_path: Path) -> Iterator[Desk]:
     """Return alice's desk, and git's own server with a repository of hers."""
     desk = Desk(machine, image_tiny, ch_run)
+    make_repository(tmp_path / "app.git").commit(CONTEXT)
     (desk.home / "repos").mkdir()
-    repository = make_repository(desk.home / "repos/My.App.git")
-    files = {"Dockerfile": DOCKERFILE, "a": "context", ".dockerignore": "no\n", "no": "no", "evil": "->/etc/shadow"}
-    below = {"x/b.df": f"{DOCKERFILE}\nRUN echo below >>/said", "x/a": "x", "x/b.df.dockerignore": "y", "x/y": "y"}
-    repository.commit({**files, **below, "x/evil": "->../../../../store/version"})
+    shutil.copytree(tmp_path / "app.git", desk.home / "repos/app.git")
+    (desk.home / "hook").write_text(HOOK)
+    (desk.home / "hook").chmod(0o755)
     machine.root("chown -R alice: /home/alice/repos")
-    hook = desk.home / "hook"
-    hook.write_text("#!/bin/sh\nn=$(ls /home/alice/asked 2>/dev/null | wc -l)\nmkdir -p /home/alice/asked/$n\n"
-                    "[ $n -lt 1 ] || [ ! -e /home/alice/stall ] || sleep 60\n")  # fmt: skip
-    hook.chmod(0o755)
     words = [*DAEMON, f"--port={PORT}", "--access-hook=/home/alice/hook"]
     process = machine.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     probe = ["bash", "-c", f"until exec 3<>/dev/tcp/127.0.0.1/{PORT}; do sleep 0.02; done"]
@@ -293,87 +445,28 @@ def desk(machine: Machine, image_tiny: Path, ch_run: Path) -> Iterator[Desk]:
     process.wait()
 
 
-URL = f"git://127.0.0.1:{PORT}/My.App.git"
-
-
-def test_contexts_of_repositories(desk: Desk) -> None:
-    """With the Dockerfile in them, or another there; a subdirectory; what is there twice is not done twice."""
-    done = desk.ok("build", URL)
-    assert "My.App.git, commit " in done.stderr
-    assert desk.run("my.app", "cat", "/said") == "context"
-    assert "no" not in desk.run("my.app", "ls", "/d").split()
-    assert " . " not in desk.ok("build", f"{URL}#main").stderr
-    desk.ok("build", "-f", "b.df", f"{URL}#main:x")
-    assert desk.run("b", "cat", "/said") == "xbelow\n"
-    assert desk.run("b", "ls", "/d").split() == ["Dockerfile", "a", "b.df", "b.df.dockerignore", "evil"][1:]
-    shell = f"printf 'FROM tiny\\nCOPY a .git/HEAD /' | {CH_IMAGE} build -t kept -f - --build-arg "
-    words = ["sh", "-c", f"{shell} BUILDKIT_CONTEXT_KEEP_GIT_DIR=1 {URL}"]
-    done = desk.machine.run(words, env=desk.environment)
-    assert (done.returncode, "not used" in done.stderr) == (0, False), done.stderr
-    assert len(desk.run("kept", "cat", "/HEAD").strip()) == 40
-    assert desk.leftovers == []
-
-
-def test_contexts_that_are_wrong(desk: Desk) -> None:
-    for words, code, why in (
-        (["-f", "../ctx/Dockerfile", URL], 1, "no such Dockerfile: ../ctx/Dockerfile"),
-        (["-f", "evil", f"{URL}#:x"], 1, "no such Dockerfile: evil"),
-        ([f"{URL}#:none"], 1, "has no directory none"),
-        ([f"{URL}#none"], 1, "has no none"),
-        ([f"{URL}#--upload-pack=x"], 2, "can't be one"),
-        (["https://me:geheim@h/x.git?y=1"], 2, "can't build from https://*********@h/x.git"),
-        (["ftp://h/x.tar"], 2, "can't build from ftp://h/x.tar"),
-    ):
-        done = desk.image("build", "-t", "wrong", *words)
-        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert (done.returncode, len(errors)) == (code, 1), done.stderr
-        assert why in errors[0]
-        assert "hint: " in done.stderr
-        assert "geheim" not in done.stderr
-    assert desk.leftovers == []
-
-
-def test_contexts_of_files(desk: Desk) -> None:
-    """An archive is a context, any other file a Dockerfile without one."""
-    served = desk.home / "served"
-    served.mkdir()
-    (served / "app.tar").write_bytes(archive({"Dockerfile": DOCKERFILE.encode(), "a": b"archive"}))
-    (served / "x.df").write_text("FROM tiny\nRUN echo alone >/said")
-    words = ["/usr/bin/python3", "-m", "http.server", "-d", "/home/alice/served", "-b", "127.0.0.1", "9420"]
-    process = desk.machine.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        probe = ["bash", "-c", "until exec 3<>/dev/tcp/127.0.0.1/9420; do sleep 0.02; done"]
-        assert desk.machine.run(probe, timeout=20).returncode == 0
-        desk.ok("build", "http://127.0.0.1:9420/app.tar")
-        assert desk.run("app", "cat", "/said") == "archive"
-        desk.ok("build", "http://127.0.0.1:9420/x.df")
-        assert desk.run("x", "cat", "/said") == "alone\n"
-    finally:
-        process.terminate()
-        process.wait()
-    assert desk.leftovers == []
-
-
 def test_killed_while_it_fetches(desk: Desk) -> None:
-    """The next command removes what it left; interrupted by hand, nothing is left."""
-    (desk.home / "stall").touch()
-    try:
-        for number in (signal.SIGINT, signal.SIGKILL):
-            desk.machine.root("rm -rf /home/alice/asked")
-            words = ["env", "--default-signal=INT", CH_IMAGE, "build", "-t", "wrong", URL]
-            child = desk.machine.popen(words, env=desk.environment, cwd="/home/alice")
-            deadline = time.monotonic() + 30
-            while not (desk.home / "asked/1").exists():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            assert desk.leftovers
-            os.kill(child.pid, number)
-            child.communicate(timeout=30)
-            assert child.returncode
-    finally:
-        (desk.home / "stall").unlink()
-    desk.machine.root("find /home/alice/store/tmp -mindepth 1 -maxdepth 1 -exec touch -d '-1 minute' {} +")
-    desk.ok("list")
+    """Interrupted by hand, it leaves nothing; killed, what the next command removes. That builds, for alice."""
+    desk.machine.run(["touch", "/home/alice/stall"])
+    for number in (int(signal.SIGINT), int(signal.SIGKILL)):
+        for name in ("asked", "stalled"):
+            (desk.home / name).unlink(missing_ok=True)
+        words = [*BY_HAND, CH_IMAGE, "build", "-t", "wrong", URL]
+        child = desk.machine.popen(words, env=desk.environment, cwd="/home/alice")
+        deadline = time.monotonic() + 30
+        while not (desk.home / "stalled").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert desk.leftovers
+        for pid in desk.machine.run(["pgrep", "-u", "alice", "-f", "ch-image build"]).stdout.split():
+            desk.machine.run(["kill", f"-{number}", pid])
+        child.communicate(timeout=30)
+        assert child.returncode
+        assert number == signal.SIGKILL or desk.leftovers == []
+        assert desk.machine.run(["pgrep", "-u", "alice", "-f", "git .*fetch"]).stdout == ""
+    (desk.home / "stall").unlink()
+    for path in (desk.home / "store/tmp").iterdir():
+        os.utime(path, (1, 1))  # what is a moment old may be somebody's who just begins
+    desk.ok("build", URL)
     assert desk.leftovers == []
-    running = desk.machine.run(["pgrep", "-u", "alice", "-f", "git.*fetch"])
-    assert running.stdout == ""
+    assert desk.run("app", "cat", "/said") == "context"

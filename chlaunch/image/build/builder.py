@@ -15,11 +15,12 @@ from pathlib import Path
 from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image import flatten, top
 from chlaunch.image.build import copies, runs, settings, stacking, steps
-from chlaunch.image.build.git import Git
+from chlaunch.image.build.git import Git, Resolved
 from chlaunch.image.build.request import Means, Request
 from chlaunch.image.build.state import State, derived, now, scratch
 from chlaunch.image.build.steps import Step
 from chlaunch.image.dockerfile import parse, stages, syntax
+from chlaunch.image.dockerfile.gitref import GitRef
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.dockerfile.scope import Scope, platform_arguments
 from chlaunch.image.manifest import Config, Platform, digest_of, host_platform, parse_config
@@ -42,8 +43,8 @@ class Progress:
 class Builder:
     """A build that goes on.
 
-    finished: stages by their index, with the scope at their end. unsteady: keys of steps that are not to be
-    remembered, for what they came of has changed meanwhile.
+    finished: stages by their index, with the scope at their end. commits: what names of repositories mean for
+    this build. unsteady: keys of steps that are not to be remembered, for what they came of has changed meanwhile.
     """
 
     store: Store
@@ -51,6 +52,7 @@ class Builder:
     means: Means
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
+    commits: dict[GitRef, Resolved] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
     _unstackable: str | None = None
     unsteady: set[str] = field(default_factory=set)

@@ -113,7 +113,10 @@ class Git:
         self._run(ref, "init", "--quiet", "--template=", *size, str(tree), above=tree.parent)
         self._run(ref, "remote", "add", "origin", ref.remote, above=tree)
         self._bring(wanted, tree)
-        commit = self._run(ref, "rev-parse", "--verify", f"{wanted.object}^{{commit}}", above=tree).strip()
+        try:
+            commit = self._run(ref, "rev-parse", "--verify", f"{wanted.object}^{{commit}}", above=tree).strip()
+        except _GitFailedError:
+            raise BuildError(f"{ref.remote} has no commit {wanted.object}", "was it pushed?") from None
         if wanted.commit not in (commit, wanted.object):
             raise BuildError(f"{ref.remote}: another commit came than was asked for: {commit}", HINT)
         if ref.keep_git_dir and wanted.name:
@@ -248,7 +251,7 @@ class _GitFailedError(BuildError):
 def _failed(ref: GitRef, lines: str) -> _GitFailedError:
     """Return the failure of a git that said some lines, of which the one that says most is shown."""
     rows = [row for row in masked(lines).split("; ") if not row.startswith(("warning: ", "hint: "))]
-    fatal = [row for row in rows if row.startswith(("fatal: ", "error: "))]
+    fatal = [row for row in rows if row.startswith(("fatal: ", "error: ")) and "clone of" not in row]
     reason = (fatal or rows or [""])[0]
     if "Could not read from remote repository" in reason and rows:
         reason = rows[0]  # ssh's

@@ -35,7 +35,9 @@ def resolved(builder: "Builder", instruction: syntax.Copy | syntax.Add) -> dict[
         if gitref.is_git(word):
             ref = _wanted(word, instruction)
             with _placed(instruction.place):
-                found[word] = builder.git.resolve(ref)
+                if ref not in builder.commits:  # what moves meanwhile is for the next build
+                    builder.commits[ref] = builder.git.resolve(ref)
+            found[word] = builder.commits[ref]
     return found
 
 
