@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from chlaunch.cli.asked import Asked
@@ -16,8 +15,7 @@ from chlaunch.image.build.request import Secret
 from chlaunch.image.dockerfile import gitref, ignore
 from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.place import masked
-from chlaunch.rootfs import Rootfs, over
-from chlaunch.trees import Directory
+from chlaunch.rootfs import Rootfs
 
 DOCKERFILE_MOST = 16 << 20
 STDIN = "-"
@@ -126,7 +124,7 @@ def _file(asked: Asked, word: str) -> Iterator[Context]:
     with asked.store().work() as directory:
         urls.fetch_url(word, directory / "file", how)
         name = urls.file_name(word)
-        opened = partial(Directory(str(directory)).open, ("file",))
+        opened = archives.opener(directory / "file")
         if not archives.is_archive(opened):
             if asked.given["file"]:
                 raise UsageError("-f, and a Dockerfile as the context", "leave one of them away")
@@ -140,7 +138,9 @@ def _file(asked: Asked, word: str) -> Iterator[Context]:
 
 def _within(asked: Asked, directory: Path, shown: str, name: str) -> Context:
     """Return a fetched context, with the Dockerfile in it: no link leads out of it."""
-    tree = over(Directory(str(directory)), shown)
+    from chlaunch.image.build import repositories  # noqa: PLC0415  not for a directory
+
+    tree = repositories.view(directory, shown)
     said = asked.given["file"] or "Dockerfile"
     if said == STDIN:
         return Context(directory, None, Path(name), *_read(None, ""), _ignored(tree, "Dockerfile"))

@@ -48,6 +48,11 @@ def unpack_all(opened: Callable[[], BinaryIO], tree: Path, shown: str) -> None:
     settle(tree, unpacked, ())
 
 
+def opener(path: Path) -> Callable[[], BinaryIO]:
+    """Return what opens a file."""
+    return lambda: path.open("rb")
+
+
 def is_archive(opened: Callable[[], BinaryIO]) -> bool:
     """Say whether a file is a tar archive, compressed or not, by what is in it, as Docker does."""
     try:

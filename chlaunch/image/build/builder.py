@@ -44,7 +44,8 @@ class Builder:
     """A build that goes on.
 
     finished: stages by their index, with the scope at their end. commits: what names of repositories mean for
-    this build. unsteady: keys of steps that are not to be remembered, for what they came of has changed meanwhile.
+    this build. unsteady: keys of steps that are not to be remembered, for what they came of has changed
+    meanwhile.
     """
 
     store: Store

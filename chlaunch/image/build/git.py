@@ -114,7 +114,8 @@ class Git:
         self._run(ref, "remote", "add", "origin", ref.remote, above=tree)
         self._bring(wanted, tree)
         try:
-            commit = self._run(ref, "rev-parse", "--verify", f"{wanted.object}^{{commit}}", above=tree).strip()
+            what = f"{wanted.object}^{{commit}}"
+            commit = self._run(ref, "rev-parse", "--verify", what, above=tree).strip()
         except _GitFailedError:
             raise BuildError(f"{ref.remote} has no commit {wanted.object}", "was it pushed?") from None
         if wanted.commit not in (commit, wanted.object):

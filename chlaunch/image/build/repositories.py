@@ -14,7 +14,7 @@ from chlaunch.image.build.sources import Entry, Origin
 from chlaunch.image.dockerfile import gitref, syntax
 from chlaunch.image.dockerfile.gitref import GitRef, GitRefError
 from chlaunch.image.dockerfile.place import Place
-from chlaunch.rootfs import over
+from chlaunch.rootfs import Rootfs, over
 from chlaunch.trees import Directory, Parts
 
 if TYPE_CHECKING:
@@ -77,9 +77,14 @@ def entries(
     return rows
 
 
+def view(tree: Path, shown: str) -> Rootfs:
+    """Return the view of fetched files in which links are followed, and lead nowhere else."""
+    return over(Directory(str(tree)), shown)
+
+
 def subdirectory(tree: Path, ref: GitRef) -> Parts | None:
     """Return where a reference's directory is in a repository's files, and never outside; None if nowhere."""
-    rootfs = over(Directory(str(tree)), ref.remote)
+    rootfs = view(tree, ref.remote)
     real = rootfs.locate(f"/{ref.subdir}")
     if real is None or not rootfs.is_directory(real):
         return None
