@@ -77,13 +77,14 @@ class Server:
     """What serves the repositories in a directory.
 
     old: speak as servers did that give only branches and tags. login: what clients must say they are; empty for
-    nothing. asked: for what: requests and git's commands.
+    nothing. leads: to which URL it sends everybody. asked: for what: requests and git's commands.
     """
 
     directory: Path
     url: str = ""
     old: bool = False
     login: str = ""
+    leads: str = ""
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -112,6 +113,11 @@ def serving(directory: Path) -> Iterator[Server]:
         def _answer(self, body: bytes) -> None:
             command = "fetch" if b"command=fetch" in body or body[4:8] == b"want" else ""
             server.asked.append(f"{self.command} {self.path} {command}")
+            if server.leads:
+                self.send_response(301)
+                self.send_header("Location", server.leads + self.path)
+                self.end_headers()
+                return
             if server.login and self.headers["Authorization"] != server.login:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="tests"')

@@ -323,6 +323,18 @@ def test_passwords(site: Site, changing: Forge) -> None:
     assert (found.returncode, found.stdout) == (1, b"")
 
 
+def test_servers_that_lead_elsewhere(site: Site, forge: Forge, tmp_path: Path) -> None:
+    """They are followed, but not with a password, which is for their eyes only."""
+    with serving(tmp_path) as server:
+        server.leads = forge.server.url
+        assert site.build(f"FROM tiny\nADD {server.url}/main.git /d").text("/d/a") == "one"
+        forge.server.asked.clear()
+        with pytest.raises(BuildError) as caught:
+            site.build(f"FROM tiny\nADD {server.url.replace('//', '//me:pw@')}/main.git /e")
+    assert "passwords are told to no other server" in caught.value.hint
+    assert forge.server.asked == []
+
+
 DOCKERFILE = "FROM tiny\nARG WHO\nCOPY . /d/\nRUN cat /d/a >/said"
 CONTEXT = {
     "Dockerfile": DOCKERFILE, "a": "context", ".dockerignore": "no\n", "no": "no", "evil": "->/etc/shadow",

@@ -53,6 +53,7 @@ HINTS = (
     ("Host key verification failed", "connect once with ssh, and see whether the host is the right one"),
     ("Permission denied", "load a key that it knows into ssh-agent, or name an agent: --ssh default=SOCKET"),
     ("transport '", "repositories, also those of submodules, are fetched by https, http, ssh and git only"),
+    ("returned error: 30", "name the URL that it leads to: passwords are told to no other server"),
     ("not found", "is the URL right? Private repositories: --secret id=GIT_AUTH_TOKEN,env=VARIABLE"),
 )  # fmt: skip
 HINT = "is the URL right, and does the server answer? git ls-remote URL"
@@ -257,7 +258,8 @@ def _failed(ref: GitRef, lines: str) -> _GitFailedError:
     if "Could not read from remote repository" in reason and rows:
         reason = rows[0]  # ssh's
     hint = next((text for part, text in HINTS if part in lines), HINT)
-    failure = _GitFailedError(f"can't fetch {ref.remote}: {said(reason.removeprefix('fatal: '))}", hint)
+    why = said(reason.removeprefix("fatal: ").removeprefix("error: "))
+    failure = _GitFailedError(f"can't fetch {ref.remote}: {why}", hint)
     failure.said = lines
     return failure
 
