@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,25 +14,22 @@ from typing import Any
 import click
 
 from chlaunch import native
-from chlaunch.cli import progress, shared
+from chlaunch.cli import context, progress, shared
 from chlaunch.cli.asked import Asked, name_in_storage
-from chlaunch.errors import BuildError, UsageError
+from chlaunch.errors import UsageError
 from chlaunch.image import reference
 from chlaunch.image.build import cached
 from chlaunch.image.build.binds import Bind
 from chlaunch.image.build.builder import Builder
 from chlaunch.image.build.request import CACHES, FORCES, Means, Request, Secret
 from chlaunch.image.build.state import epoch
-from chlaunch.image.dockerfile import ignore, parse
-from chlaunch.image.dockerfile.ignore import Ignore
+from chlaunch.image.dockerfile import parse
 from chlaunch.image.dockerfile.syntax import Dockerfile
 from chlaunch.image.manifest import Platform, host_platform
 from chlaunch.image.records import StoredImage
 from chlaunch.image.store import Store
 
-DOCKERFILE_MOST = 16 << 20
 SECRETS = "id=NAME,src=FILE or id=NAME,env=VARIABLE"
-STDIN = "-"
 
 # Of an instruction that is a program.
 LINE_MOST = 1000
@@ -45,18 +41,19 @@ TIME_FROM = 1.0
 def build_image(asked: Asked) -> int:
     """Build an image from a Dockerfile."""
     given = asked.given
-    context, file = _context(given)
-    name, text = _read(file, given)
-    dockerfile = parse.parse(text, name)
-    if given["parse_only"]:
-        for warning in dockerfile.warnings:
-            asked.events.warn(f"{warning.line}: {warning.text}")
-        asked.events.say(f"{name}: {len(dockerfile.stages)} stages")
-        return 0
-    tag = str(reference.parse(given["tag"] or inferred_tag(file, context)))
-    request = _request(asked, dockerfile, tag, context)
-    request = replace(request, left_out=_left_out(file, context))
-    return _build(asked, request)
+    arguments = _arguments(given["build_arg"], asked.environment)
+    keep_git_dir = arguments.get(context.KEEP_GIT_DIR, "").lower() in context.TRUE
+    secrets, ssh = _secrets(asked), _agents(asked)
+    with context.opened(asked, context.Access(secrets, ssh, keep_git_dir)) as found:
+        dockerfile = parse.parse(found.text, found.title)
+        if given["parse_only"]:
+            for warning in dockerfile.warnings:
+                asked.events.warn(f"{warning.line}: {warning.text}")
+            asked.events.say(f"{found.title}: {len(dockerfile.stages)} stages")
+            return 0
+        tag = str(reference.parse(given["tag"] or inferred_tag(found.file, found.named)))
+        request = _request(asked, dockerfile, tag, found.directory)
+        return _build(asked, replace(request, left_out=found.left_out))
 
 
 def modify(asked: Asked) -> int:
@@ -64,11 +61,11 @@ def modify(asked: Asked) -> int:
     given = asked.given
     shell = given["shell"] or "/bin/sh"
     lines = [f"SHELL {json.dumps([shell, '-c'])}"] if given["shell"] else []
-    context = None
+    directory = None
     before = len(lines)
     if given["script"]:
         script = Path(given["script"])
-        context = script.absolute().parent
+        directory = script.absolute().parent
         lines.append(f"COPY --chmod=755 {json.dumps([script.name, '/ch/script.sh'])}")
         lines.append(f"RUN {json.dumps([*([shell] if given['shell'] else []), '/ch/script.sh'])}")
     lines += [_run(command) for command in given["commands"]]
@@ -79,7 +76,7 @@ def modify(asked: Asked) -> int:
         raise UsageError("nothing to do", "give commands with -c, a script, or -i")
     text = "\n".join([f"FROM {given['source']}", *lines])
     dockerfile = parse.parse(text.encode("utf-8", "surrogateescape"), "modify")
-    request = _request(asked, dockerfile, str(reference.parse(given["target"])), context)
+    request = _request(asked, dockerfile, str(reference.parse(given["target"])), directory)
     if given["interactive"] and request.cache == "enabled":
         request = replace(request, cache="rebuild")  # what is typed is never the same
     return _build(asked, request)
@@ -173,9 +170,9 @@ def _build(asked: Asked, request: Request) -> int:
     if asked.given["dry_run"]:
         steps = Steps(asked)
         for stage in request.dockerfile.stages:
-            steps.begin(stage.line, stage.place.original, " ")
+            steps.begin(stage.line, stage.place.told, " ")
             for instruction in stage.instructions:
-                steps.begin(instruction.place.line, instruction.place.original, " ")
+                steps.begin(instruction.place.line, instruction.place.told, " ")
         return 0
     begun = time.monotonic()
     store = asked.store()
@@ -226,16 +223,17 @@ def _fetch(asked: Asked) -> Any:  # noqa: ANN401  see Means
     return fetch
 
 
-def _request(asked: Asked, dockerfile: Dockerfile, tag: str, context: Path | None) -> Request:
+def _request(asked: Asked, dockerfile: Dockerfile, tag: str, directory: Path | None) -> Request:
     """Return what was asked for."""
     given, environment = asked.given, asked.environment
     platform = asked.platform() or host_platform()
     arguments = _arguments(given["build_arg"], environment)
+    arguments.pop(context.KEEP_GIT_DIR, None)  # no ARG asks for it
     date = arguments.get("SOURCE_DATE_EPOCH") or environment.get("SOURCE_DATE_EPOCH")
     return Request(
         dockerfile,
         name_in_storage(tag, platform),
-        context,
+        directory,
         native.ch_run(environment),
         target=given.get("target_stage") or "",
         given=arguments,
@@ -244,62 +242,15 @@ def _request(asked: Asked, dockerfile: Dockerfile, tag: str, context: Path | Non
         force=_choice("--force", given["force"] or "seccomp", FORCES),
         commands=tuple(tuple(words.split(",")) for words in given["force_cmd"]),
         binds=tuple(_bind(words) for words in given["bind"]),
-        secrets=dict(_secret(words, environment) for words in given.get("secret") or ()),
-        ssh=dict(_agent(words, environment) for words in given.get("ssh") or ()),
+        secrets=_secrets(asked),
+        ssh=_agents(asked),
         environment=environment,
         source_date=epoch(date),
         interactive=bool(given.get("interactive")),
         shell=given.get("on_failure") == "shell",
         apart=bool(given["json"]),
+        verify=not given["tls_no_verify"],
     )
-
-
-def _context(given: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
-    """Return the context and the Dockerfile's path; None for what comes from standard input or is not there.
-
-    Raises:
-        UsageError: there is no such directory.
-
-    """
-    word = given["context"]
-    if re.match(r"[a-z]+://", word):
-        raise UsageError(f"can't build from a URL: {word}", "fetch it first, and name the directory")
-    context = None if word == STDIN else Path(os.path.abspath(word))  # noqa: PTH100  links stay
-    if context is not None and not context.is_dir():
-        raise UsageError(f"no such directory: {word}", "the last word is the directory that COPY copies from")
-    file = given["file"] or (STDIN if context is None else str(context / "Dockerfile"))
-    return context, None if file == STDIN else Path(file)
-
-
-def _read(file: Path | None, given: Mapping[str, Any]) -> tuple[str, bytes]:
-    """Return a Dockerfile's name for messages, and its text.
-
-    Raises:
-        BuildError: it can't be read.
-
-    """
-    if file is None:
-        return "standard input", sys.stdin.buffer.read(DOCKERFILE_MOST)
-    try:
-        with file.open("rb") as stream:
-            return str(given["file"] or file.name), stream.read(DOCKERFILE_MOST)
-    except OSError as error:
-        raise BuildError(
-            f"can't read Dockerfile: {file}: {error.strerror}", "name it with -f FILE"
-        ) from error
-
-
-def _left_out(file: Path | None, context: Path | None) -> Ignore:
-    """Return what .dockerignore says: the one beside the Dockerfile, else that in the context's root."""
-    if context is None:
-        return Ignore()
-    beside, common = ignore.names(str(file or context / "Dockerfile"))
-    for path in (Path(beside), context / common):
-        try:
-            return ignore.parse(path.read_bytes(), path.name)
-        except FileNotFoundError:
-            continue
-    return Ignore()
 
 
 def _arguments(words: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
@@ -348,6 +299,16 @@ def _bind(word: str) -> Bind:
     """Return --bind=SRC[:DST]."""
     source, colon, target = word.partition(":")
     return Bind(Path(os.path.abspath(source)), target if colon else source, read_only=False)  # noqa: PTH100  links stay
+
+
+def _secrets(asked: Asked) -> dict[str, Secret]:
+    """Return what --secret gives."""
+    return dict(_secret(words, asked.environment) for words in asked.given.get("secret") or ())
+
+
+def _agents(asked: Asked) -> dict[str, str]:
+    """Return what --ssh gives."""
+    return dict(_agent(words, asked.environment) for words in asked.given.get("ssh") or ())
 
 
 def _secret(word: str, environment: Mapping[str, str]) -> tuple[str, Secret]:

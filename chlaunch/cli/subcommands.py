@@ -76,7 +76,7 @@ CACHE = click.Option(
 COMMANDS: dict[str, Row] = {
     "build": Row(
         "build.build_image",
-        "Build an image from a Dockerfile. CONTEXT is the directory that COPY copies from; -: none.",
+        "Build an image from a Dockerfile. CONTEXT is what COPY copies from: a directory or URL; -: none.",
         [
             click.Argument(["context"], metavar="CONTEXT", default="."),
             click.Option(["-f", "--file"], metavar="FILE", help="not CONTEXT/Dockerfile; -: standard input"),

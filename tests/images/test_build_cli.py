@@ -205,7 +205,7 @@ WRONG = [
     (["build", "-t", "wrong", "--secret=type=env,id=Dockerfile", "."], "FROM tiny", 2, "Dockerfile is not set"),
     (["build", "-t", "wrong", "--ssh=default", "."], "FROM tiny", 2, "SSH_AUTH_SOCK is not set"),
     (["build", "-t", "wrong", "--ssh=key=Dockerfile", "."], "FROM tiny", 2, "Dockerfile is no agent's socket"),
-    (["build", "-t", "wrong", "https://example.com/x.git"], "FROM tiny", 2, "can't build from a URL"),
+    (["build", "-t", "wrong", "ftp://example.com/x"], "FROM tiny", 2, "can't build from ftp://"),
     (["build", "-t", "wrong", "."], "FROM tiny\nCOPY ../../etc/passwd /", 1, "is outside of the context"),
     (["build", "-t", "wrong", "."], "FROM tiny\nRUN exit 3", 1, "RUN command exited with 3, at Dockerfile:2: RUN exit 3"),
     (["build", "-t", "wrong", "."], "FROM tiny\nRUN --mount=type=secret,id=s,required cat /run/secrets/s", 1, "no secret s"),

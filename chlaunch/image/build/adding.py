@@ -1,4 +1,7 @@
-"""What ADD does and COPY does not with what is in the network; see archives.py for what it unpacks."""
+"""What ADD does and COPY does not with what is in the network.
+
+See repositories.py for those of git, and archives.py for what it unpacks.
+"""
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +15,14 @@ from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image.build import copying, sources
 from chlaunch.image.build.copying import Goal
 from chlaunch.image.build.sources import Entry, Origin
-from chlaunch.image.dockerfile import syntax
+from chlaunch.image.dockerfile import gitref, syntax
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.trees import Directory
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder
 
-SCHEMES = ("http://", "https://", "ftp://", "git://", "ssh://", "git@")
+SCHEMES = ("http://", "https://", "ftp://")
 REMOTE = ("http://", "https://")
 
 
@@ -33,11 +36,11 @@ class Fetched:
 
 def is_url(word: str) -> bool:
     """Say whether a source is not a path."""
-    return word.startswith(SCHEMES)
+    return word.startswith(SCHEMES) or gitref.is_git(word)
 
 
 def urls(instruction: syntax.Copy | syntax.Add) -> list[str]:
-    """Return the sources that are not paths.
+    """Return the sources that are neither paths nor repositories.
 
     Raises:
         BuildError: one that nobody fetches here.
@@ -47,10 +50,10 @@ def urls(instruction: syntax.Copy | syntax.Add) -> list[str]:
     for word in found:
         if isinstance(instruction, syntax.Copy):
             raise instruction.place.failed("COPY takes no URL", word, "ADD does")
-        if not word.startswith(REMOTE) or urlsplit(word).path.endswith(".git"):
-            hint = "ADD fetches http and https; clone a repository with RUN git clone"
+        if not (word.startswith(REMOTE) or gitref.is_git(word)):
+            hint = "ADD fetches http and https, and repositories of git"
             raise instruction.place.failed(f"can't fetch {word}", word, hint)
-    return found
+    return [word for word in found if not gitref.is_git(word)]
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import stat
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from chlaunch.errors import ChlaunchError
 from chlaunch.image.build import copying, sources
@@ -22,15 +24,15 @@ def unpacked(rows: list[Entry], directory: Path, goal: Goal, instruction: syntax
     result: list[Entry] = []
     for number, row in enumerate(rows):
         wanted = instruction.unpack if instruction.unpack is not None else "://" not in row.origin.shown
-        if not (wanted and row.named and stat.S_ISREG(row.mode) and row.content is None and _is_archive(row)):
+        if not (
+            wanted and row.named and stat.S_ISREG(row.mode) and row.content is None and is_archive(row.open)
+        ):
             result.append(row)
             continue
         tree = directory / f"archive{number}"
         tree.mkdir(mode=0o755)
         shown = "/".join(row.parts)
-        with row.open() as stream:
-            unpacked = unpack(stream, tree, Limits(), overlay=False, shown=shown)
-        settle(tree, unpacked, ())
+        unpack_all(row.open, tree, shown)
         origin = Origin(Directory(str(tree)), shown)
         into = copying.place_of(goal.image, goal.target)
         result += [
@@ -39,10 +41,22 @@ def unpacked(rows: list[Entry], directory: Path, goal: Goal, instruction: syntax
     return result
 
 
-def _is_archive(row: Entry) -> bool:
+def unpack_all(opened: Callable[[], BinaryIO], tree: Path, shown: str) -> None:
+    """Make what is in an archive in an empty directory. Raises ImageError if it is damaged or hostile."""
+    with opened() as stream:
+        unpacked = unpack(stream, tree, Limits(), overlay=False, shown=shown)
+    settle(tree, unpacked, ())
+
+
+def opener(path: Path) -> Callable[[], BinaryIO]:
+    """Return what opens a file."""
+    return lambda: path.open("rb")
+
+
+def is_archive(opened: Callable[[], BinaryIO]) -> bool:
     """Say whether a file is a tar archive, compressed or not, by what is in it, as Docker does."""
     try:
-        with row.open() as stream:
+        with opened() as stream:
             first = b""
             for piece in pieces(stream, "archive"):
                 first += piece

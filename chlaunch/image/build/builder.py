@@ -15,10 +15,12 @@ from pathlib import Path
 from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image import flatten, top
 from chlaunch.image.build import copies, runs, settings, stacking, steps
+from chlaunch.image.build.git import Git, Resolved
 from chlaunch.image.build.request import Means, Request
 from chlaunch.image.build.state import State, derived, now, scratch
 from chlaunch.image.build.steps import Step
 from chlaunch.image.dockerfile import parse, stages, syntax
+from chlaunch.image.dockerfile.gitref import GitRef
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.dockerfile.scope import Scope, platform_arguments
 from chlaunch.image.manifest import Config, Platform, digest_of, host_platform, parse_config
@@ -41,8 +43,9 @@ class Progress:
 class Builder:
     """A build that goes on.
 
-    finished: stages by their index, with the scope at their end. unsteady: keys of steps that are not to be
-    remembered, for what they came of has changed meanwhile.
+    finished: stages by their index, with the scope at their end. commits: what names of repositories mean for
+    this build. unsteady: keys of steps that are not to be remembered, for what they came of has changed
+    meanwhile.
     """
 
     store: Store
@@ -50,6 +53,7 @@ class Builder:
     means: Means
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
+    commits: dict[GitRef, Resolved] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
     _unstackable: str | None = None
     unsteady: set[str] = field(default_factory=set)
@@ -78,6 +82,13 @@ class Builder:
             from chlaunch.image.pull import full  # noqa: PLC0415  pulling takes 5 ms to load
 
             raise full(error, self.store.path) from error
+
+    @property
+    def git(self) -> Git:
+        """Return what asks repositories."""
+        request = self.request
+        agent = request.ssh.get("default", "")
+        return Git(request.environment, self.means.events, request.secrets, agent, verify=request.verify)
 
     def origin(self, name: str, stage: syntax.Stage, instruction: syntax.Instruction) -> State:
         """Return the stage or image that --from names."""
@@ -129,13 +140,13 @@ class Builder:
         with nullcontext() if known else self._claimed(key, place):
             known = known or self._known(key)
             sign = "*" if known else " " if self.request.cache == "disabled" else "."
-            self.means.report.begin(place.line, place.original, sign)
+            self.means.report.begin(place.line, place.told, sign)
             if known is None:
                 begun = time.monotonic()
                 known = self._done(progress, place, key, work)
                 self.means.report.end(place.line, time.monotonic() - begun)
         step, layer = known
-        state = progress.state.with_history(_said(place.original), empty=layer is None)
+        state = progress.state.with_history(_said(place.told), empty=layer is None)
         progress.state = state if layer is None else state.with_layer(layer, step.made)
 
     def _known(self, key: str) -> tuple[Step, Layer | None] | None:
@@ -146,7 +157,7 @@ class Builder:
         """Let no other build do a step that it then could have from this one."""
         if self.request.cache == "disabled":
             return nullcontext()
-        return self.store.claim_step(key, f"building {_brief(place.original)}", self.means.events.say)
+        return self.store.claim_step(key, f"building {_brief(place.told)}", self.means.events.say)
 
     def _done(
         self, progress: Progress, place: Place, key: str, work: Callable[[Path], Layer | None]
@@ -170,7 +181,7 @@ class Builder:
             why = full(error, self.store.path)
             raise BuildError(f"build failed: {place.shown}: {why.message}", why.hint) from error
         made = now(self.request.source_date)
-        step = Step(key, progress.state.key, place.original, layer.key if layer else "", made)
+        step = Step(key, progress.state.key, place.told, layer.key if layer else "", made)
         if self.request.cache != "disabled" and key not in self.unsteady:
             steps.remember(self.store, step)
         return step, layer
@@ -181,7 +192,7 @@ class Builder:
         platform = _platform(step.platform) or self.request.platform
         is_here = step.base is not None or step.image == stages.SCRATCH
         is_here = is_here or self.means.has(step.image, platform)
-        self.means.report.begin(stage.line, stage.place.original, "*" if is_here else ".")
+        self.means.report.begin(stage.line, stage.place.told, "*" if is_here else ".")
         if step.base is not None:
             state, inherited = self.finished[step.base]
             scope = inherited.child()
@@ -214,7 +225,7 @@ class Builder:
             case syntax.Copy() | syntax.Add() | syntax.Rsync():
                 copies.copy(self, progress, instruction)
             case syntax.Arg():
-                self.means.report.begin(place.line, place.original, " ")
+                self.means.report.begin(place.line, place.told, " ")
                 progress.scope.set_arguments(instruction.pairs, place)
             case _:
                 if isinstance(instruction, syntax.Env):
@@ -222,8 +233,8 @@ class Builder:
                 if isinstance(instruction, syntax.Workdir):
                     copies.make_directory(self, progress, instruction)
                 else:
-                    self.means.report.begin(place.line, place.original, " ")
-                    progress.state = progress.state.with_history(_said(place.original), empty=True)
+                    self.means.report.begin(place.line, place.told, " ")
+                    progress.state = progress.state.with_history(_said(place.told), empty=True)
                 config = settings.applied(progress.state.config, instruction, has_cmd=progress.has_cmd)
                 _check_text(config, place)
                 progress.has_cmd = progress.has_cmd or isinstance(instruction, syntax.Cmd)

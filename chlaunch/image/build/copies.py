@@ -1,11 +1,12 @@
 """COPY, ADD and WORKDIR as steps of a build."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chlaunch.image.build import adding, copying, rsync, sources, steps
+from chlaunch.image.build import adding, copying, repositories, rsync, sources, steps
 from chlaunch.image.build.copying import Goal
+from chlaunch.image.build.git import Resolved
 from chlaunch.image.build.sources import Entry, Origin, Wanted
 from chlaunch.image.build.state import derived, now
 from chlaunch.image.dockerfile import syntax
@@ -34,9 +35,11 @@ def copy(
     local, remote = _wanted(instruction)
     before = [] if key else _sources(origin, local, instruction)
     brings = key or sources.digest(before, builder.store.path / steps.DIGESTS)
+    commits = repositories.resolved(builder, instruction)
     with adding.looked_at(builder, instruction, remote) as fetched:
         state = progress.state
-        asks = derived(state.key, [*_asked(instruction), state.config.directory, builder.request.source_date])
+        said = [*_asked(instruction, commits), state.config.directory, builder.request.source_date]
+        asks = derived(state.key, said)
 
         def work(directory: Path) -> Layer | None:
             stack = state.stack(builder.store)
@@ -48,6 +51,7 @@ def copy(
                 from chlaunch.image.build import archives  # noqa: PLC0415  20 ms, where a step is done
 
                 rows = archives.unpacked(rows, directory, goal, instruction)
+                rows += repositories.entries(builder, instruction, commits, directory, goal)
             layer = written(
                 builder, stack, copying.with_mode(rows, instruction.chmod), directory, instruction.place
             )
@@ -60,10 +64,11 @@ def copy(
         builder.do(progress, instruction, derived(asks, [brings, fetched.digest]), work)
 
 
-def _asked(instruction: syntax.Copy | syntax.Add) -> list[object]:
-    """Return what an instruction says."""
+def _asked(instruction: syntax.Copy | syntax.Add, commits: Mapping[str, Resolved]) -> list[object]:
+    """Return what an instruction says, with the commits that it means."""
     bodies = [(file.name, file.content) for file in instruction.files]
-    asks = [type(instruction).__name__, instruction.sources, instruction.destination, instruction.chmod]
+    words = [repositories.key(commits[word]) if word in commits else word for word in instruction.sources]
+    asks = [type(instruction).__name__, words, instruction.destination, instruction.chmod]
     if isinstance(instruction, syntax.Add):
         return [*asks, instruction.excludes, bodies, instruction.checksum, instruction.unpack]
     return [*asks, instruction.excludes, bodies, instruction.parents]
@@ -126,7 +131,7 @@ def written(
 def _wanted(instruction: syntax.Copy | syntax.Add) -> tuple[Wanted, list[str]]:
     """Return what comes from the context or a stage, and URLs."""
     remote = adding.urls(instruction)
-    local = tuple(word for word in instruction.sources if word not in remote)
+    local = tuple(word for word in instruction.sources if not adding.is_url(word))
     parents = isinstance(instruction, syntax.Copy) and instruction.parents
     return Wanted(local, instruction.excludes, parents), remote
 

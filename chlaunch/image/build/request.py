@@ -32,7 +32,7 @@ class Request:
     looked for. force: how privileged calls are dealt with. commands: words to put behind programs in RUN.
     environment: the host's, of which steps get the proxies. source_date: SOURCE_DATE_EPOCH, seconds.
     interactive: RUN may read from the terminal. shell: start one where RUN fails. apart: what RUN prints goes
-    to standard error.
+    to standard error. verify: git believes only known authorities.
     """
 
     dockerfile: Dockerfile
@@ -54,6 +54,7 @@ class Request:
     interactive: bool = False
     shell: bool = False
     apart: bool = False
+    verify: bool = True
 
 
 class Report(Protocol):

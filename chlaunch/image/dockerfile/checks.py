@@ -17,7 +17,10 @@ PORT_MOST = 65535
 # Octal, or as chmod(1) has it.
 MODE = re.compile(r"[0-7]{1,4}|[ugoa]*[-+=][rwxXstugo]*(?:,[ugoa]*[-+=][rwxXstugo]*)*", re.ASCII)
 
-CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|[0-9a-f]{40}", re.ASCII)
+# The last is a commit's hash, or its beginning.
+CHECKSUM = re.compile(
+    r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|[0-9a-f]{7,64}", re.ASCII
+)
 
 # Names of stages, as the Dockerfile reference has them; they are compared in lower case.
 STAGE = re.compile(r"[a-z][a-z0-9._-]*", re.ASCII)
@@ -90,7 +93,8 @@ def mode(word: str, place: Place) -> None:
 def checksum(word: str, place: Place) -> None:
     """Raise BuildError if word is not what --checksum takes; empty is fine."""
     if word and not CHECKSUM.fullmatch(word):
-        raise place.wrong(f"--checksum={word} is no checksum", word, "sha256: and 64 hexadecimal digits")
+        hint = "sha256: and 64 hexadecimal digits; for git a commit's hash"
+        raise place.wrong(f"--checksum={word} is no checksum", word, hint)
 
 
 def platform(word: str, place: Place) -> None:

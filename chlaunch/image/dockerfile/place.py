@@ -1,5 +1,6 @@
 """Where something stands in a Dockerfile, and how a failure there is worded."""
 
+import re
 from dataclasses import dataclass, field
 
 from chlaunch.errors import BuildError
@@ -10,6 +11,9 @@ SAID_MOST = 200
 
 # What a word, or the value of an option, may stand behind.
 WORD_BEFORE = " \t\v\f\r=,[\"'"
+
+# What a URL's host, with user and password, ends at (RFC 3986, 3.2).
+AUTHORITY_END = re.compile(r"[/?#\s\"']")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Source:
         self, line: int, column: int, why: str, hint: str = "", what: str = "can't parse"
     ) -> BuildError:
         """Return the failure for what stands at line and column, both counted from 1, with a caret."""
-        text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        text = masked(self.lines[line - 1]) if 0 < line <= len(self.lines) else ""
         start = max(0, min(column - 1 - SHOWN_MOST // 2, len(text) - SHOWN_MOST))
         before, after = _shown(text[start : column - 1]), _shown(text[column - 1 : start + SHOWN_MOST])
         pointed = f"{before}{after}\n{' ' * len(before)}^" if text else ""
@@ -76,6 +80,11 @@ class Place:
         """Return file and line, for messages."""
         return f"{self.source.name}:{self.line}"
 
+    @property
+    def told(self) -> str:
+        """Return the original as it may be told to anybody and kept: without passwords in URLs."""
+        return masked(self.original)
+
     def find(self, text: str) -> int:
         """Return the offset of a text in the original, after its name; -1 if it is not there."""
         start = self.original.find(" ") + 1
@@ -94,9 +103,23 @@ class Place:
         return Place(self.source, self.line, self.last, self.original[offset:], parts)
 
 
+def masked(text: str) -> str:
+    """Return text with a star for each character of the passwords of URLs; of http and https, of users, too.
+
+    A user there may be a token; that of ssh is none.
+    """
+    pieces = text.split("://")
+    for number, piece in enumerate(pieces[1:], 1):
+        user, _, _ = AUTHORITY_END.split(piece, maxsplit=1)[0].rpartition("@")
+        has_keys = pieces[number - 1].lower().endswith(("ssh", "git"))
+        kept = (user.find(":") + 1 or len(user)) if has_keys else 0
+        pieces[number] = user[:kept] + "*" * (len(user) - kept) + piece[len(user) :]
+    return "://".join(pieces)
+
+
 def said(text: str) -> str:
     """Return text as a terminal may have it, and not at any length."""
-    shown = _shown(text)
+    shown = _shown(masked(text))
     return shown if len(shown) <= SAID_MOST else f"{shown[: SAID_MOST - 1]}…"
 
 
