@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from zlib_ng import gzip_ng_threaded, zlib_ng
+from zlib_ng import zlib_ng
 
 from chlaunch.errors import ImageError
 
@@ -162,6 +162,8 @@ def compressor(name: str, stream: BinaryIO) -> BinaryIO:
 
     """
     if name == "gzip":
+        from zlib_ng import gzip_ng_threaded  # noqa: PLC0415  it has 10 ms of imports
+
         threads = min(len(os.sched_getaffinity(0)), GZIP_THREADS_MOST)
         # The package has types for its C part only.
         gzip = gzip_ng_threaded.open(  # type: ignore[no-untyped-call]

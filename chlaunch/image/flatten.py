@@ -9,9 +9,12 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chlaunch.image.removal import remove_tree
-from chlaunch.image.unpack import Unpacked
+
+if TYPE_CHECKING:
+    from chlaunch.image.unpack import Unpacked
 
 # Of one overlay: the kernel takes 500 (OVL_MAX_STACK), ours comes on top.
 LAYERS_MOST = 499
@@ -59,7 +62,7 @@ def refusal(work: Path) -> str:
     return f"users can't mount overlays here ({why})"
 
 
-def put_upon(tree: Path, layer: Path, unpacked: Unpacked) -> None:
+def put_upon(tree: Path, layer: Path, unpacked: "Unpacked") -> None:
     """Move a layer's files onto a tree, and remove there what the layer says is gone.
 
     layer: unpacked without overlay's marks; afterwards nothing of it is left but directories.

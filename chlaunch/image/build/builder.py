@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image import flatten, top
 from chlaunch.image.build import copies, runs, settings, stacking, steps
-from chlaunch.image.build.git import Git, Resolved
 from chlaunch.image.build.request import Means, Request
 from chlaunch.image.build.state import State, derived, now, scratch
 from chlaunch.image.build.steps import Step
@@ -27,6 +27,9 @@ from chlaunch.image.manifest import Config, Platform, digest_of, host_platform, 
 from chlaunch.image.metadata import config_of, history_of
 from chlaunch.image.records import Layer, Record, StoredImage
 from chlaunch.image.store import Store
+
+if TYPE_CHECKING:
+    from chlaunch.image.build.git import Git, Resolved
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Builder:
     means: Means
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
-    commits: dict[GitRef, Resolved] = field(default_factory=dict)
+    commits: dict[GitRef, "Resolved"] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
     _unstackable: str | None = None
     unsteady: set[str] = field(default_factory=set)
@@ -84,8 +87,10 @@ class Builder:
             raise full(error, self.store.path) from error
 
     @property
-    def git(self) -> Git:
+    def git(self) -> "Git":
         """Return what asks repositories."""
+        from chlaunch.image.build.git import Git  # noqa: PLC0415  rarely needed, and 10 ms to load
+
         request = self.request
         agent = request.ssh.get("default", "")
         return Git(request.environment, self.means.events, request.secrets, agent, verify=request.verify)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from chlaunch.image.build import adding, copying, repositories, rsync, sources, steps
 from chlaunch.image.build.copying import Goal
-from chlaunch.image.build.git import Resolved
 from chlaunch.image.build.sources import Entry, Origin, Wanted
 from chlaunch.image.build.state import derived, now
 from chlaunch.image.dockerfile import syntax
@@ -17,6 +16,7 @@ from chlaunch.trees import Directory, Stack
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder, Progress
+    from chlaunch.image.build.git import Resolved
 
 
 def copy(
@@ -64,7 +64,7 @@ def copy(
         builder.do(progress, instruction, derived(asks, [brings, fetched.digest]), work)
 
 
-def _asked(instruction: syntax.Copy | syntax.Add, commits: Mapping[str, Resolved]) -> list[object]:
+def _asked(instruction: syntax.Copy | syntax.Add, commits: Mapping[str, "Resolved"]) -> list[object]:
     """Return what an instruction says, with the commits that it means."""
     bodies = [(file.name, file.content) for file in instruction.files]
     words = [repositories.key(commits[word]) if word in commits else word for word in instruction.sources]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from chlaunch.errors import BuildError, ChlaunchError
 from chlaunch.image.build import copying, sources
 from chlaunch.image.build.copying import Goal
-from chlaunch.image.build.git import Resolved
 from chlaunch.image.build.sources import Entry, Origin
 from chlaunch.image.dockerfile import gitref, syntax
 from chlaunch.image.dockerfile.gitref import GitRef, GitRefError
@@ -19,9 +18,10 @@ from chlaunch.trees import Directory, Parts
 
 if TYPE_CHECKING:
     from chlaunch.image.build.builder import Builder
+    from chlaunch.image.build.git import Resolved
 
 
-def resolved(builder: "Builder", instruction: syntax.Copy | syntax.Add) -> dict[str, Resolved]:
+def resolved(builder: "Builder", instruction: syntax.Copy | syntax.Add) -> dict[str, "Resolved"]:
     """Return the commits that an instruction's repositories mean now, by its words.
 
     Raises:
@@ -41,7 +41,7 @@ def resolved(builder: "Builder", instruction: syntax.Copy | syntax.Add) -> dict[
     return found
 
 
-def key(wanted: Resolved) -> list[object]:
+def key(wanted: "Resolved") -> list[object]:
     """Return what a repository's files depend on. Where relative submodules are depends on its URL."""
     ref = wanted.ref
     kept = [wanted.object, wanted.name] if ref.keep_git_dir else []
@@ -49,7 +49,7 @@ def key(wanted: Resolved) -> list[object]:
 
 
 def entries(
-    builder: "Builder", instruction: syntax.Add, wanted: Mapping[str, Resolved], directory: Path, goal: Goal
+    builder: "Builder", instruction: syntax.Add, wanted: Mapping[str, "Resolved"], directory: Path, goal: Goal
 ) -> list[Entry]:
     """Return the files of repositories at their places. directory: for them, until the layer is made.
 

@@ -18,7 +18,6 @@ from chlaunch.image.dockerfile import syntax
 from chlaunch.image.dockerfile.command import Command
 from chlaunch.image.dockerfile.place import said
 from chlaunch.image.records import WHOLE, Layer
-from chlaunch.image.tools import Tools
 from chlaunch.rootfs import Rootfs
 
 if TYPE_CHECKING:
@@ -129,7 +128,8 @@ def _copied(builder: "Builder", trees: Sequence[Path], directory: Path) -> Path 
     why = builder.unstackable()
     if not why:
         return None
-    from chlaunch.image import roots  # noqa: PLC0415  hardly ever needed, and 10 ms to load
+    from chlaunch.image import roots  # noqa: PLC0415  hardly ever needed, and 30 ms to load
+    from chlaunch.image.tools import Tools  # noqa: PLC0415  likewise
 
     builder.remark(f"each RUN gets a copy of all files: {why}")
     copy = roots.merged(trees, directory, Tools(builder.request.environment, builder.means.events))
