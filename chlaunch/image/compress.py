@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from zlib_ng import zlib_ng
-
 from chlaunch.errors import ImageError
+
+try:
+    from zlib_ng import zlib_ng as zlib
+except ImportError:  # there is no wheel for this machine
+    import zlib  # type: ignore[no-redef]
 
 # RFC 1952, RFC 8878, the xz file format 1.1.0, and bzip2's.
 MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
@@ -55,7 +58,7 @@ class _Inflate:
     """zlib's, made to look like the others. zlib-ng takes half the time of most systems' zlib."""
 
     def __init__(self) -> None:
-        self._stream = zlib_ng.decompressobj(wbits=16 + zlib_ng.MAX_WBITS)  # 16: gzip's header and checksum
+        self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: gzip's header and checksum
 
     @property
     def eof(self) -> bool:
@@ -154,22 +157,15 @@ def pieces(stream: BinaryIO, shown: str) -> Iterator[bytes]:
 def compressor(name: str, stream: BinaryIO) -> BinaryIO:
     """Return what compresses to stream what is written to it, until it is closed; stream stays open.
 
-    The same input gives the same output, whenever, in whatever pieces, with however many processors. name:
-    gzip or zstd.
+    The same input gives the same output, whenever, in whatever pieces, with however many processors; gzip's
+    depends on whether there is zlib-ng. name: gzip or zstd.
 
     Raises:
         ValueError: there is no such compression.
 
     """
     if name == "gzip":
-        from zlib_ng import gzip_ng_threaded  # noqa: PLC0415  it has 10 ms of imports
-
-        threads = min(len(os.sched_getaffinity(0)), GZIP_THREADS_MOST)
-        # The package has types for its C part only.
-        gzip = gzip_ng_threaded.open(  # type: ignore[no-untyped-call]
-            stream, "wb", GZIP_LEVEL, threads=threads, block_size=PIECE
-        )
-        return cast("BinaryIO", _Blocks(cast("BinaryIO", gzip)))
+        return _gzip(stream)
     if name != "zstd":
         raise ValueError(name)
     if sys.version_info >= (3, 14):
@@ -179,6 +175,22 @@ def compressor(name: str, stream: BinaryIO) -> BinaryIO:
     import zstandard  # noqa: PLC0415  not of a newer Python
 
     return zstandard.ZstdCompressor(ZSTD_LEVEL, write_checksum=True).stream_writer(stream, closefd=False)
+
+
+def _gzip(stream: BinaryIO) -> BinaryIO:
+    """Return what compresses by zlib-ng, with several processors; else by zlib."""
+    try:
+        from zlib_ng import gzip_ng_threaded  # noqa: PLC0415  it has 10 ms of imports
+    except ImportError:
+        import gzip  # noqa: PLC0415  likewise
+
+        return cast("BinaryIO", gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0))
+    threads = min(len(os.sched_getaffinity(0)), GZIP_THREADS_MOST)
+    # The package has types for its C part only.
+    file = gzip_ng_threaded.open(  # type: ignore[no-untyped-call]
+        stream, "wb", GZIP_LEVEL, threads=threads, block_size=PIECE
+    )
+    return cast("BinaryIO", _Blocks(cast("BinaryIO", file)))
 
 
 def _damaged(kind: str, shown: str) -> Callable[[object], ImageError]:

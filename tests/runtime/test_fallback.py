@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from machine import CHECKOUT
 from made import layout
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from made import Entries
     from runtime import Runtime
 
@@ -122,17 +124,17 @@ cd /tmp/$1
 mkdir context
 cp ../Dockerfile context
 ch-image -s s -q import $IMAGE tiny
-ch-run -s s tiny -- /bin/sh -c 'ls /ch'
+$CH_RUN -s s tiny -- /bin/sh -c 'ls /ch'
 ch-image -s s import ../layout layered 2>&1 | grep -v '^layer '
-ch-run -s s layered -- /bin/sh -c 'cd /data; ls; cat second /ch/environment'
+$CH_RUN -s s layered -- /bin/sh -c 'cd /data; ls; cat second /ch/environment'
 ch-image -s s build -t built context 2>&1 | sed 's/ (.* s)//'
-ch-run -s s built -- /bin/sh -c 'ls /data /data/third /one; cat /two /three; head -n1 /data/first; test ! -e /seen'
+$CH_RUN -s s built -- /bin/sh -c 'ls /data /data/third /one; cat /two /three; head -n1 /data/first; test ! -e /seen'
 ch-image -s s build -t built context 2>&1 | grep -c '^ *[0-9]*[*] '
 ch-convert -s s -q built built.sqfs 2>&1
-ch-run built.sqfs -- cat /one /three
+$CH_RUN built.sqfs -- cat /one /three
 ch-convert -s s -q -o oci built built.oci 2>&1
 ch-image -s other -q import built.oci again 2>&1
-ch-run -s other again -- ls /data
+$CH_RUN -s other again -- ls /data
 """
 
 
@@ -151,7 +153,7 @@ def test_without_overlays(runtime: Runtime, tmp_path: Path) -> None:
     (shared / "old").mkdir()
     runtime.machine.root("chown -R alice: /tmp/overlays")
     machine = runtime.machine.run("uname -m").stdout.strip()
-    path = f"PATH={Path(runtime.ch_run).parent}:$PATH"
+    path = f"PATH={CHECKOUT / '.venv/bin'}:$PATH"
     script = "/bin/sh -eu /tmp/overlays/script overlays"
     new = runtime.shell(f"{path} {script}/new")
     old = runtime.shell(f"{path} $TOOLS/deny {EPERM} {OVERLAYS[machine]} {script}/old")

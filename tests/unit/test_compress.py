@@ -171,6 +171,23 @@ def test_what_we_write_programs_read_and_is_always_the_same(name: str, program: 
         assert whole[3:8] == b"\0\0\0\0\0"
 
 
+def test_gzip_without_zlib_ng() -> None:
+    """There are machines without a wheel of it."""
+    script = """if True:
+        import sys, zlib
+        sys.modules["zlib_ng"] = None
+        from chlaunch.image import compress
+        assert compress.zlib is zlib
+        with compress.compressor("gzip", sys.stdout.buffer) as stream:
+            for piece in compress.pieces(sys.stdin.buffer, "it"):
+                stream.write(piece)
+    """
+    whole = compressed("gzip", TEXT)
+    done = subprocess.run([sys.executable, "-c", script], input=whole, capture_output=True, check=True)
+    assert b"".join(pieces(io.BytesIO(done.stdout), "it")) == TEXT
+    assert done.stdout[3:8] == b"\0\0\0\0\0"
+
+
 def test_there_is_no_other_compressor() -> None:
     with pytest.raises(ValueError, match="lzma"):
         compressor("lzma", io.BytesIO())
