@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How an option is written, by options.c. value: "none", "needed" or "optional"."""
+    """How an option is written, by option_rows.c. value: "none", "needed" or "optional"."""
 
     short: str
     value: str
@@ -57,8 +57,8 @@ def table() -> dict[str, Row]:
 
 
 def forms() -> dict[str, Form]:
-    """Return how options are written, by name: the rows of options.c, and argp's."""
-    text = (CHECKOUT / "chlaunch/runtime/options.c").read_text()
+    """Return how options are written, by name: the rows of option_rows.c, and argp's."""
+    text = (CHECKOUT / "chlaunch/runtime/option_rows.c").read_text()
     found = re.findall(r'\{"([a-z0-9-]+)", (\'.\'|OPTION_\w+),\s+("[^"]*"|NULL),\s+([A-Z_0-9 |]+),', text)
     rows = {
         name: Form(

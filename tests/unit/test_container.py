@@ -87,7 +87,7 @@ def test_optional_directory() -> None:
 
 
 def test_every_option_is_one_ch_run_has() -> None:
-    options = (HEADER.parent / "options.c").read_text()
+    options = (HEADER.parent / "option_rows.c").read_text()
     described = words(EVERYTHING)
     for word in described[: described.index("/i")]:
         assert f'{{"{word[2:].partition("=")[0]}",' in options, word

@@ -17,7 +17,7 @@ def test_names_are_unique() -> None:
 
 
 def test_native_options_are_ch_runs() -> None:
-    text = (Path(__file__).resolve().parents[2] / "chlaunch/runtime/options.c").read_text()
+    text = (Path(__file__).resolve().parents[2] / "chlaunch/runtime/option_rows.c").read_text()
     for option in OPTIONS:
         if option.native:
             assert f'{{"{option.name}",' in text, option.name
