@@ -10,11 +10,6 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from chlaunch.errors import ImageError
 
-try:
-    from zlib_ng import zlib_ng as zlib
-except ImportError:  # there is no wheel for this machine
-    import zlib  # type: ignore[no-redef]
-
 # RFC 1952, RFC 8878, the xz file format 1.1.0, and bzip2's.
 MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 MAGIC_MOST = 6
@@ -58,6 +53,10 @@ class _Inflate:
     """zlib's, made to look like the others. zlib-ng takes half the time of most systems' zlib."""
 
     def __init__(self) -> None:
+        try:
+            from zlib_ng import zlib_ng as zlib  # noqa: PLC0415  not for each machine there is a wheel
+        except ImportError:
+            import zlib  # type: ignore[no-redef] # noqa: PLC0415
         self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: gzip's header and checksum
 
     @property

@@ -174,10 +174,9 @@ def test_what_we_write_programs_read_and_is_always_the_same(name: str, program: 
 def test_gzip_without_zlib_ng() -> None:
     """There are machines without a wheel of it."""
     script = """if True:
-        import sys, zlib
+        import sys
         sys.modules["zlib_ng"] = None
         from chlaunch.image import compress
-        assert compress.zlib is zlib
         with compress.compressor("gzip", sys.stdout.buffer) as stream:
             for piece in compress.pieces(sys.stdin.buffer, "it"):
                 stream.write(piece)
