@@ -43,8 +43,8 @@ def build_image(asked: Asked) -> int:
     given = asked.given
     arguments = _arguments(given["build_arg"], asked.environment)
     keep_git_dir = arguments.get(context.KEEP_GIT_DIR, "").lower() in context.TRUE
-    secrets, ssh = _secrets(asked), _agents(asked)
-    with context.opened(asked, context.Access(secrets, ssh, keep_git_dir)) as found:
+    access = context.Access(_secrets(asked), _agents(asked), keep_git_dir)
+    with context.opened(asked, access) as found:
         dockerfile = parse.parse(found.text, found.title)
         if given["parse_only"]:
             for warning in dockerfile.warnings:
@@ -53,7 +53,8 @@ def build_image(asked: Asked) -> int:
             return 0
         tag = str(reference.parse(given["tag"] or inferred_tag(found.file, found.named)))
         request = _request(asked, dockerfile, tag, found.directory)
-        return _build(asked, replace(request, left_out=found.left_out))
+        request = replace(request, left_out=found.left_out, secrets=access.secrets, ssh=access.ssh)
+        return _build(asked, request)
 
 
 def modify(asked: Asked) -> int:
@@ -242,8 +243,6 @@ def _request(asked: Asked, dockerfile: Dockerfile, tag: str, directory: Path | N
         force=_choice("--force", given["force"] or "seccomp", FORCES),
         commands=tuple(tuple(words.split(",")) for words in given["force_cmd"]),
         binds=tuple(_bind(words) for words in given["bind"]),
-        secrets=_secrets(asked),
-        ssh=_agents(asked),
         environment=environment,
         source_date=epoch(date),
         interactive=bool(given.get("interactive")),

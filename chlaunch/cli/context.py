@@ -64,7 +64,7 @@ def opened(asked: Asked, access: Access) -> Iterator[Context]:
     """
     word = asked.given["context"]
     if word.startswith(SHORT) and not Path(word).is_dir():
-        word = f"https://{word.partition('#')[0].removesuffix('.git')}.git{''.join(word.partition('#')[1:])}"
+        word = _in_full(word)
     if gitref.is_git(word) and not Path(word).is_dir():
         with _repository(asked, word, access) as context:
             yield context
@@ -73,6 +73,13 @@ def opened(asked: Asked, access: Access) -> Iterator[Context]:
             yield context
     else:
         yield _local(asked, word)
+
+
+def _in_full(word: str) -> str:
+    """Return the URL that a repository on GitHub has, whatever stands behind its path."""
+    end = min(index for index in (word.find("?"), word.find("#"), len(word)) if index >= 0)
+    path = word[:end].rstrip("/").removesuffix(".git")
+    return f"https://{path}.git{word[end:]}"
 
 
 def _local(asked: Asked, word: str) -> Context:

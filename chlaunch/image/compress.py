@@ -3,12 +3,12 @@
 import bz2
 import io
 import lzma
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
 from chlaunch.errors import ImageError
+from chlaunch.image import gzips
 
 # RFC 1952, RFC 8878, the xz file format 1.1.0, and bzip2's.
 MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
@@ -24,9 +24,6 @@ PIECE = 1 << 20
 MEMORY_MOST = 160 << 20
 WINDOW_LOG_MOST = 27
 
-# As skopeo and buildah have them; more costs time and gains a percent.
-GZIP_LEVEL = 6
-GZIP_THREADS_MOST = 4
 ZSTD_LEVEL = 3
 
 
@@ -50,18 +47,15 @@ class Machine(Protocol):
 
 
 class _Inflate:
-    """zlib's, made to look like the others. zlib-ng takes half the time of most systems' zlib."""
+    """zlib's, made to look like the others."""
 
     def __init__(self) -> None:
-        try:
-            from zlib_ng import zlib_ng as zlib  # noqa: PLC0415  not for each machine there is a wheel
-        except ImportError:
-            import zlib  # type: ignore[no-redef] # noqa: PLC0415
+        zlib = gzips.library()
         self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: gzip's header and checksum
 
     @property
     def eof(self) -> bool:
-        return self._stream.eof
+        return bool(self._stream.eof)
 
     @property
     def needs_input(self) -> bool:
@@ -69,10 +63,10 @@ class _Inflate:
 
     @property
     def unused_data(self) -> bytes:
-        return self._stream.unused_data
+        return bytes(self._stream.unused_data)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
+        return bytes(self._stream.decompress(self._stream.unconsumed_tail + data, max_length))
 
 
 class _Pieces(io.RawIOBase):  # for io.BufferedReader, which asks for all that is in it
@@ -93,30 +87,6 @@ class _Pieces(io.RawIOBase):  # for io.BufferedReader, which asks for all that i
         room[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
-
-
-class _Blocks(io.RawIOBase):
-    """What compresses in blocks, written to such that these are the same whatever is written at once."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._room = PIECE
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:  # noqa: ANN401  collections.abc.Buffer is of Python 3.12
-        rest = memoryview(data)
-        while rest:
-            part, rest = rest[: self._room], rest[self._room :]
-            self._stream.write(part)
-            self._room = self._room - len(part) or PIECE
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._stream.close()
-        super().close()
 
 
 def open_decompressed(stream: BinaryIO, shown: str = "the archive") -> BinaryIO:
@@ -164,7 +134,7 @@ def compressor(name: str, stream: BinaryIO) -> BinaryIO:
 
     """
     if name == "gzip":
-        return _gzip(stream)
+        return cast("BinaryIO", gzips.GzipWriter(stream))
     if name != "zstd":
         raise ValueError(name)
     if sys.version_info >= (3, 14):
@@ -174,22 +144,6 @@ def compressor(name: str, stream: BinaryIO) -> BinaryIO:
     import zstandard  # noqa: PLC0415  not of a newer Python
 
     return zstandard.ZstdCompressor(ZSTD_LEVEL, write_checksum=True).stream_writer(stream, closefd=False)
-
-
-def _gzip(stream: BinaryIO) -> BinaryIO:
-    """Return what compresses by zlib-ng, with several processors; else by zlib."""
-    try:
-        from zlib_ng import gzip_ng_threaded  # noqa: PLC0415  it has 10 ms of imports
-    except ImportError:
-        import gzip  # noqa: PLC0415  likewise
-
-        return cast("BinaryIO", gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0))
-    threads = min(len(os.sched_getaffinity(0)), GZIP_THREADS_MOST)
-    # The package has types for its C part only.
-    file = gzip_ng_threaded.open(  # type: ignore[no-untyped-call]
-        stream, "wb", GZIP_LEVEL, threads=threads, block_size=PIECE
-    )
-    return cast("BinaryIO", _Blocks(cast("BinaryIO", file)))
 
 
 def _damaged(kind: str, shown: str) -> Callable[[object], ImageError]:

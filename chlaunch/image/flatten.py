@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LAYERS_MOST = 499
 SECONDS_MOST = 10
 
-# Relative to the directory it is tried in. What it says on stderr is the kernel's reason.
-TRIAL = "cd -- $0 && mkdir a b m && mount -t overlay -o userxattr,lowerdir=a:b,ro none m"
+# $0: the directory it is tried in; $1: what is to be seen. What it says on stderr is the kernel's reason.
+TRIAL = 'cd -- "$0" && mkdir a b m && mount -t overlay -o "userxattr,lowerdir=$1:b,ro" none m'
 
 
 def reason(work: Path, layers: int) -> str:
@@ -40,14 +40,14 @@ def reason(work: Path, layers: int) -> str:
     return refusal(work)
 
 
-def refusal(work: Path) -> str:
+def refusal(work: Path, layer: str = "a") -> str:
     """Return why the kernel lets no user mount an overlay, not even to read; empty if it does.
 
-    work: an empty directory.
+    work: an empty directory. layer: a directory that is to be seen, one there if it does not matter which.
     """
     try:
         done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", TRIAL, work],  # noqa: S607  util-linux
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", TRIAL, work, layer],  # noqa: S607  util-linux
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SECONDS_MOST,

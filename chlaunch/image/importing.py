@@ -22,7 +22,7 @@ from chlaunch.image.manifest import Platform, host_platform, parse_config
 from chlaunch.image.metadata import config_of, read_metadata
 from chlaunch.image.pack import pack
 from chlaunch.image.pull import full, pull
-from chlaunch.image.records import WHOLE, Layer, Record, StoredImage
+from chlaunch.image.records import SINGLE, Layer, Record, StoredImage
 from chlaunch.image.roots import Counted, Root
 from chlaunch.image.store import Store
 from chlaunch.image.tools import Tools
@@ -128,7 +128,7 @@ def _import_tree(store: Store, place: Place, name: str, work: Path, importing: I
     (work / "trial").mkdir()
     if flatten.refusal(work / "trial"):
         top.complete(tree)
-        layer = replace(layer, key=f"{WHOLE}-{key}", diff_id="")
+        layer = replace(layer, key=f"{SINGLE}-{key}", diff_id="")
     said = read_metadata(Rootfs(str(tree)), place.word, importing.platform or host_platform())
     config = config_of(said, [layer.diff_id] if layer.diff_id else [])
     layer = store.add_layer(tree, layer)

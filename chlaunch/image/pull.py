@@ -21,7 +21,7 @@ from chlaunch.image.manifest import (
     Source,
     digest_of,
 )
-from chlaunch.image.records import WHOLE, Layer, Record, StoredImage
+from chlaunch.image.records import SINGLE, Layer, Record, StoredImage
 from chlaunch.image.removal import remove_tree
 from chlaunch.image.store import Store
 from chlaunch.image.unpack import Unpacked, settle, unpack
@@ -120,7 +120,7 @@ class Fetch:
     def flat(self, rows: Sequence[tuple[Descriptor, str]]) -> Layer:
         """Return one layer that has the files of all."""
         chain = chain_ids([diff_id for _, diff_id in rows])[-1] if rows else "none"
-        key = f"{WHOLE}-{chain}"
+        key = f"{SINGLE}-{chain}"
         known = self.store.layer(key)
         if known is not None:
             return known

@@ -12,8 +12,8 @@ from chlaunch.trees import LAYER
 
 RECORD_MOST = 1 << 20
 
-# What keys of whole layers begin with.
-WHOLE = "whole"
+# What keys of such layers begin with.
+SINGLE = "single"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Layer:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def is_whole(self) -> bool:
+    def is_single(self) -> bool:
         """Say whether it has all files of an image, so that no layer goes below it; its key says so."""
-        return self.key.startswith(f"{WHOLE}-")
+        return self.key.startswith(f"{SINGLE}-")
 
 
 @dataclass(frozen=True)

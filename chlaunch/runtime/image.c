@@ -139,8 +139,9 @@ static int directory_attach(const char *path, struct failure *failure)
 	return again >= 0 ? again : FAIL(failure, FAILURE_IMAGE_UNREADABLE, errno, "%s", path);
 }
 
-/* Where users mount no overlays, images have two layers, the upper one made by ch-image (flatten.py): mount
- * points, which are made anyway, and /ch. Of an image with more the failure stays what it was. */
+/* Where users mount no overlays, or none of this file system, images have two layers, the upper one made by
+ * ch-image (flatten.py): mount points, which are made anyway, and /ch. Of an image with more the failure stays
+ * what it was. */
 static int lower_layer_attach(struct image *image, const char *shown, struct failure *failure)
 {
 	char *colon = strchr(image->layers, ':');
@@ -166,7 +167,7 @@ static int layers_attach(struct image *image, const struct container *container,
 	if (store_layers(image->fd, container->image, image->layers, sizeof image->layers, failure) < 0)
 		return -1;
 	const int top = overlay_layers(image->store, image->fd, image->layers, container->image, failure);
-	return top >= 0 || failure->id != FAILURE_OVERLAY_DENIED
+	return top >= 0 || (failure->id != FAILURE_OVERLAY_DENIED && failure->id != FAILURE_OVERLAY)
 		       ? top
 		       : lower_layer_attach(image, container->image, failure);
 }

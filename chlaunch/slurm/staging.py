@@ -23,7 +23,7 @@ HINT = "look at the job's nodes; without --ch-stage the file is read from where 
 
 # Arguments: digest, path. Prints a line with the node's name where the file is not there, or is another.
 LOOK = """
-[ "${2%/*}" = /tmp ] || ln -sT "$2" "/tmp/${2##*/}" 2>/dev/null
+[ "${2%/*}" -ef /tmp ] || ln -sT "$2" "/tmp/${2##*/}" 2>/dev/null
 [ -f "$2" ] && [ ! -L "$2" ] && [ -O "$2" ] && echo "$1  $2" | sha256sum -c --status ||
 	echo "lacks $(uname -n)"
 echo looked

@@ -318,6 +318,11 @@ def test_passwords(site: Site, changing: Forge) -> None:
         ]
         said += [text for _, text in site.told.steps]
         assert "geheim" not in json.dumps([*said, site.image().config.decode()])
+        with pytest.raises(BuildError, match="plain http"):  # 192.0.2.2: nobody has it (RFC 5737)
+            site.build(
+                f"FROM tiny\nADD {word}192.0.2.2:1/x.git /d",
+                secrets=dict.fromkeys(("GIT_AUTH_TOKEN",), Secret(value="geheim")),
+            )
     assert "secret id=GIT_AUTH_TOKEN" in refused.value.hint
     found = subprocess.run(["grep", "-r", "-l", "geheim", site.store.path], capture_output=True, check=False)
     assert (found.returncode, found.stdout) == (1, b"")

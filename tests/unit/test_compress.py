@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import lzma
 import random
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pytest
 
 from chlaunch.errors import ImageError
+from chlaunch.image import gzips
 from chlaunch.image.compress import MAGICS, PIECE, compressor, open_decompressed, pieces
 
 if TYPE_CHECKING:
@@ -185,6 +188,26 @@ def test_gzip_without_zlib_ng() -> None:
     done = subprocess.run([sys.executable, "-c", script], input=whole, capture_output=True, check=True)
     assert b"".join(pieces(io.BytesIO(done.stdout), "it")) == TEXT
     assert done.stdout[3:8] == b"\0\0\0\0\0"
+
+
+def test_gzip_of_what_is_given_up() -> None:
+    """Nothing is finished, and nobody is waited for; a file that was cut off is not taken for a whole one."""
+    target = io.BytesIO()
+    with suppress(KeyboardInterrupt), compressor("gzip", target) as stream:
+        stream.write(TEXT * 4)
+        raise KeyboardInterrupt
+    size = len(target.getvalue())
+    compressor("gzip", target).write(TEXT)
+    with pytest.raises(ImageError, match="ends too early"):
+        list(pieces(io.BytesIO(target.getvalue()[:size]), "it"))
+
+
+@pytest.mark.parametrize("size", [0, 1, gzips.BLOCK - 1, gzips.BLOCK, gzips.BLOCK + 1, 2 * gzips.BLOCK])
+def test_gzip_of_whole_blocks(size: int) -> None:
+    content = TEXT[:size]
+    whole = compressed("gzip", content)
+    assert gzip.decompress(whole) == content
+    assert b"".join(pieces(io.BytesIO(whole), "it")) == content
 
 
 def test_there_is_no_other_compressor() -> None:

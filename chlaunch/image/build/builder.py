@@ -169,7 +169,6 @@ class Builder:
     ) -> tuple[Step, Layer | None]:
         """Do a step, and remember it."""
         try:
-            self.unstackable()
             with self.store.work() as directory:
                 layer = work(directory)
                 if layer is not None:
@@ -246,8 +245,9 @@ class Builder:
                 progress.state = replace(progress.state, config=config)
 
     def _image(self, state: State) -> StoredImage:
-        """Put the image into storage; as one layer where that is needed, or was before."""
-        state = stacking.single(self.store, state, known=not self._unstackable)
+        """Put the image into storage; as one layer where several can't be stacked."""
+        if len(state.layers) > 1 and self.unstackable():
+            state = stacking.single(self.store, state)
         config = state.config
         made = state.made if self.request.source_date is None else self.request.source_date
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))

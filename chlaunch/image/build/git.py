@@ -39,6 +39,8 @@ SETTINGS = {
     "maintenance.auto": "false",
     "safe.directory": "*",  # the file system may say that another user made what we did
 }
+# What a git that came from a module may need to be found whole.
+FOR_ITSELF = ("LD_LIBRARY_PATH", "GIT_EXEC_PATH")
 LOOPBACK = "localhost,127.0.0.0/8,127.0.0.1,::1"
 BUNDLES = ("GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -187,6 +189,7 @@ class Git:
         settings = [*SETTINGS.items(), *self._login(ref)]
         found = {
             "PATH": host.get("PATH", os.defpath),
+            **{name: host[name] for name in FOR_ITSELF if host.get(name)},
             "HOME": "/nonexistent",
             "GIT_ALLOW_PROTOCOL": PROTOCOLS,
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -215,6 +218,9 @@ class Git:
             header = header or (f"Basic {_coded(f'x-access-token:{token}')}" if token else "")
         if not header:
             return []
+        if parts.scheme == "http" and self.verify and not _is_here(parts.netloc):
+            why = "a password or token would go to another machine by plain http"
+            raise BuildError(f"{ref.remote}: {why}", "name it with https:// (or --tls-no-verify, if need be)")
         scope = f"http.{parts.scheme}://{parts.netloc}/"
         return [(f"{scope}.extraHeader", f"Authorization: {header}"), (f"{scope}.followRedirects", "false")]
 
@@ -235,11 +241,7 @@ class Git:
         is_known = wanted.object in (ref.commit, ref.checksum)  # git compares what comes with its hash
         if parts is None or parts.scheme not in ("http", "git") or is_known:
             return
-        try:
-            here = origin_of(f"http://{parts.netloc}", "").is_loopback
-        except RegistryError:
-            here = False
-        if not here:
+        if not _is_here(parts.netloc):
             who = "anybody on the way can change what is sent"
             self.events.warn(f"{ref.remote}: plain {parts.scheme}: {who}")
 
@@ -262,6 +264,14 @@ def _failed(ref: GitRef, lines: str) -> _GitFailedError:
     failure = _GitFailedError(f"can't fetch {ref.remote}: {why}", hint)
     failure.said = lines
     return failure
+
+
+def _is_here(host: str) -> bool:
+    """Say whether a URL's host and port are of this machine."""
+    try:
+        return origin_of(f"http://{host}", "").is_loopback
+    except RegistryError:
+        return False
 
 
 def _names(word: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chlaunch.errors import BuildError
-from chlaunch.image import locks
+from chlaunch.image import flatten, locks
 from chlaunch.image.build import confided, copying, sources, steps
 from chlaunch.image.build.binds import LAYERS_MOST, Bind, Layers, Memory, Seen
 from chlaunch.image.build.sources import Entry, Origin
@@ -202,7 +202,7 @@ def _bind(looked: Looked, place: Path, mounts: Mounts, *, may_show: bool) -> Non
     """
     mount = looked.mount
     in_place = _in_place(looked) if may_show and mount.read_only else ()
-    if in_place:
+    if in_place and (mount.origin or _can_be_shown(in_place[0], place)):
         mounts.binds.append(Layers(in_place, mount.target))
         mounts.shown += [] if mount.origin else [looked]
         return
@@ -232,6 +232,13 @@ def _in_place(looked: Looked) -> tuple[Path, ...]:
         path = Path(tree.top, *looked.parts)
         found = (path,) if looked.rows and _is_much(path, len(looked.rows) - 1) else ()
     return () if len(found) > LAYERS_MOST or any(":" in str(path) for path in found) else found
+
+
+def _can_be_shown(directory: Path, place: Path) -> bool:
+    """Say whether the file system of a context lets it be a layer: on a cluster's it may not."""
+    trial = place.with_name(f"{place.name}.trial")
+    trial.mkdir()
+    return not flatten.refusal(trial, str(directory))
 
 
 def _is_much(directory: Path, members: int) -> bool:

@@ -108,7 +108,9 @@ def run(  # noqa: PLR0913, PLR0917  one caller
         if whole
         else _overlay(store, [*_needed(store, over(below, "image")), *trees], work)
     )
-    binds = (*running.binds, *taming.files(over(below, "image"), work / "tamed"))
+    told = taming.files(over(below, "image"), work / "tamed")
+    hidden = [f"{bind.target.rstrip('/')}/" for bind in running.binds]
+    binds = (*running.binds, *(file for file in told if not file.target.startswith(tuple(hidden))))
     words = _words(running, binds)
     code = _wait(words, [*image, "--", *argv], running)
     if code and running.shell:
@@ -116,7 +118,7 @@ def run(  # noqa: PLR0913, PLR0917  one caller
     if code:
         raise _failed(code, store.path)
     points = ["/" + "/".join(copying.place_of(over(below, "image"), bind.target)) for bind in binds]
-    left.remove_stubs(changed, below, [*USUAL, *points], whole=whole is not None)
+    left.remove_stubs(changed, below, points if whole else [*USUAL, *points], whole=whole is not None)
     return changed, left.settle(changed, running.source_date)
 
 

@@ -17,7 +17,7 @@ from chlaunch.image.build.state import State, derived
 from chlaunch.image.dockerfile import syntax
 from chlaunch.image.dockerfile.command import Command
 from chlaunch.image.dockerfile.place import said
-from chlaunch.image.records import WHOLE, Layer
+from chlaunch.image.records import SINGLE, Layer
 from chlaunch.rootfs import Rootfs
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _step(builder: "Builder", progress: "Progress", instruction: syntax.Run, for
             return None
         tree.rename(directory / "layer")
         dropped = {"set-id bits": found.set_id} if found.set_id else {}
-        return Layer(WHOLE if whole else steps.STEP, "", "", found.size, found.members, dropped)
+        return Layer(SINGLE if whole else steps.STEP, "", "", found.size, found.members, dropped)
 
     builder.do(progress, instruction, key, work)
 
@@ -159,6 +159,8 @@ def _checked(binds: Sequence[Seen], instruction: syntax.Run) -> Sequence[Seen]:
 
     """
     for bind in binds:
+        if isinstance(bind, Bind) and ":" in str(bind.source):
+            raise instruction.place.failed(f"can't mount {bind.source}: there is a colon in it", 0)
         if ":" in bind.target:
             raise instruction.place.failed(
                 f"can't mount at {bind.target}", bind.target, "choose a path without a colon"

@@ -18,7 +18,7 @@ from chlaunch.image.build.state import State, derived, now
 from chlaunch.image.build.steps import Step
 from chlaunch.image.inside import FLAGS
 from chlaunch.image.pack import OPAQUE_ATTRIBUTE
-from chlaunch.image.records import WHOLE, Layer
+from chlaunch.image.records import SINGLE, Layer
 from chlaunch.image.removal import remove_at
 from chlaunch.image.store import Store
 from chlaunch.trees import is_whiteout
@@ -47,20 +47,16 @@ def lowered(store: Store, state: State, *, remember: bool) -> State:
     return state.merged(layer, len(merged))
 
 
-def single(store: Store, state: State, *, known: bool) -> State:
-    """Return a state of the same content that has one layer. known: only if that was made before.
+def single(store: Store, state: State) -> State:
+    """Return a state of the same content that has one layer.
 
     Raises:
         OSError: the merged layer can't be written.
 
     """
-    if len(state.layers) < 2:  # noqa: PLR2004  there is nothing to merge
-        return state
-    key = f"{WHOLE}-{_key(state.layers)}"
-    layer = store.layer(key)
-    if layer is None and not known:
-        layer = _merged(store, state.layers, key)
-    return state if layer is None else state.merged(layer, len(state.layers))
+    key = f"{SINGLE}-{_key(state.layers)}"
+    layer = store.layer(key) or _merged(store, state.layers, key)
+    return state.merged(layer, len(state.layers))
 
 
 def _key(layers: Sequence[Layer]) -> str:
@@ -75,8 +71,8 @@ def _merged(store: Store, layers: Sequence[Layer], key: str) -> Layer:
         size, members = sum(part.size for part in layers), sum(part.members for part in layers)
         merged = Layer(key, "", "", size, members)
         for part in layers:
-            _put(store.tree(part), tree, marks=not merged.is_whole)
-        if merged.is_whole:
+            _put(store.tree(part), tree, marks=not merged.is_single)
+        if merged.is_single:
             top.complete(tree)
         return store.add_layer(tree, merged)
 

@@ -45,7 +45,7 @@ class State:
     def with_layer(self, layer: Layer, made: float) -> "State":
         """Return it with one more layer, whose key no other ever has; one that is whole is the only one."""
         more = replace(self, layers=(*self.layers, layer), key=layer.key, made=max(made, self.made))
-        return more.merged(layer, len(more.layers)) if layer.is_whole else more
+        return more.merged(layer, len(more.layers)) if layer.is_single else more
 
     def merged(self, layer: Layer, count: int) -> "State":
         """Return it with one layer in place of the upper ones. count: of these."""
