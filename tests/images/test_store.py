@@ -18,7 +18,7 @@ import pytest
 from made import Silent, layout, store_at
 
 from chlaunch.errors import ImageError, StorageError
-from chlaunch.image import keeping
+from chlaunch.image import flatten, keeping
 from chlaunch.image.finding import Wanted
 from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.layout import Layout
@@ -105,8 +105,13 @@ def test_a_second_pull_fetches_nothing(store: Store, source: Layout, tmp_path: P
     assert again.layers == first.layers
 
 
-def test_two_pulls_at_once(store: Store, source: Layout) -> None:
-    """Each blob is read once, whoever does it."""
+@pytest.mark.parametrize("refused", ["", "users can't mount overlays here"])
+def test_two_pulls_at_once(
+    store: Store, source: Layout, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Each blob is read once, whoever does it, also where layers become one."""
+    if refused:
+        monkeypatch.setattr(flatten, "reason", lambda *_: refused)
     read: list[str] = []
 
     class Counting:
