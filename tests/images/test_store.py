@@ -245,6 +245,22 @@ def test_files_that_lost_their_content(store: Store, source: Layout, tmp_path: P
         remove_tree(tmp_path / "try")
 
 
+@pytest.mark.parametrize("refused", ["", "users can't mount overlays here"])
+def test_damaged_blobs(store: Store, source: Layout, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """Of the right size, but not what was fetched: when a layer is made of them they are fetched again."""
+    if refused:
+        monkeypatch.setattr(flatten, "reason", lambda *_: refused)
+    known = {layer.key for layer in get(store, source).layers}
+    blobs = {path: path.read_bytes() for path in (store.path / "blobs/sha256").iterdir()}
+    assert len(blobs) > 2
+    for path, content in blobs.items():
+        path.write_bytes(bytes(len(content)))
+    for path in (store.path / "layers").iterdir():
+        remove_tree(path)
+    assert {layer.key for layer in get(store, source, "again").layers} == known
+    assert {path: path.read_bytes() for path in blobs} == blobs
+
+
 def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     store = store_at(tmp_path / "empty")
