@@ -17,9 +17,10 @@ machine=''
 trap '[ -z "$machine" ] || kill "$machine" || true; rm -rf "$state"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -p "$state/initramfs/bin" "$state/initramfs/modules" "$state/shared"
-[ -e "$root/lib/modules/$release/modules.symbols.bin" ] || flock "$root" depmod --basedir "$root" "$release"
+[ -e "$root/lib/modules/$release/modules.devname" ] || flock "$root" depmod --basedir "$root" "$release"
 
-# What /init needs: busybox, and modules in the order in which they are loaded.
+# What /init needs: busybox, and modules in the order in which they are loaded. In the overlay over 9p that is the root
+# users can make no whiteouts, which ext4 lets them make.
 cp /bin/busybox "$state/initramfs/bin"
 modprobe --dirname "$root" --set-version "$release" --ignore-install --show-depends --all \
 	virtio_pci virtio_blk 9p 9pnet_virtio crc32c_generic ext4 overlay fuse loop squashfs |
@@ -66,24 +67,26 @@ INIT
 chmod 755 "$state/initramfs/init"
 (cd "$state/initramfs" && find . | cpio --quiet --create --format=newc) >"$state/initrd"
 
-# A user's program that creates device files, as overlays do, may do so on ext4, and not on the overlay.
 cat >"$state/shared/main" <<MAIN
 stty -F /dev/ttyS1 raw
 exec </dev/null >/dev/ttyS1 2>&1
 cd '$(pwd)'
 xargs -0 --arg-file=/run/shared/command env -i && touch /run/shared/good
-sync
+stty -F /dev/ttyS1 raw # once all is written
 echo o >/proc/sysrq-trigger
 sleep infinity
 MAIN
 printf '%s\0' HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
 	PYTHONDONTWRITEBYTECODE=1 CHLAUNCH_TEST_CACHE=/var/tmp/cache CHLAUNCH_MUST_RUN="${CHLAUNCH_MUST_RUN:-}" \
+	PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-}" \
 	"$@" >"$state/shared/command"
 
+# What the kernel does against side channels, and that it clears memory, took most of the time. So do larger messages of 9p.
 truncate --size=20G "$state/disk"
 mkfs.ext4 -q "$state/disk"
-timeout 3600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp "$(nproc)" -m 3G -nodefaults -display none -no-reboot \
-	-kernel "$root/boot/vmlinuz-$release" -initrd "$state/initrd" -append 'console=ttyS0 quiet panic=1 mitigations=off init_on_alloc=0' \
+timeout 3600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp "$(nproc)" -m 3G -nodefaults -display none \
+	-kernel "$root/boot/vmlinuz-$release" -initrd "$state/initrd" -no-reboot \
+	-append 'console=ttyS0 quiet panic=1 mitigations=off init_on_alloc=0' \
 	-drive "file=$state/disk,format=raw,if=virtio,cache=unsafe" \
 	-virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
 	-virtfs "local,path=$state/shared,mount_tag=shared,security_model=none" \
