@@ -73,9 +73,11 @@ test-slurm-24.11:
 test-slurm-26.05:
 	tests/other-debian.sh debian-testing make test-cluster SLURM=26.05 TESTS="-m 'not pmix'"
 
-# Of the tests those that ask most of a kernel; not all, as it is slow. Those with the mark look at layers of their own.
+# Of the tests those that ask most of a kernel and do not count on half a second; not all, as it is slow. Those with the
+# mark look at layers of their own.
 OLD_KERNEL_TESTS := -m 'not overlays' tests/runtime/linux_5_10.py tests/runtime/test_run.py tests/images/test_build_run.py \
-	tests/images/test_build_mounts.py
+	tests/images/test_build_mounts.py tests/runtime/test_fuse.py::test_same_files \
+	tests/runtime/test_fuse.py::test_missing_mount_points
 test-linux-5.10:
 	tests/setup.sh build cluster kernel
 	$(MAKE) --no-print-directory $(BUILT)
