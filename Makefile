@@ -10,7 +10,7 @@ BUILT   := .venv/.built
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 
-.PHONY: help hello build test test-cluster test-slurm-24.11 test-slurm-26.05 matrix fuzz soak lint bench docs man clean
+.PHONY: help hello build test test-cluster test-slurm-24.11 test-slurm-26.05 test-linux-5.10 matrix fuzz soak lint bench docs man clean
 .NOTPARALLEL:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test    lint and all tests                      (root, Debian; CHLAUNCH_MUST_RUN=1: no skips)'
 	@echo 'make test-cluster  of those, what needs a Slurm, with the one of this host'
 	@echo 'make test-slurm-24.11, make test-slurm-26.05  the same on Debian 13 and on Debian testing  (root, Debian; two minutes)'
+	@echo 'make test-linux-5.10  what users get on an older kernel, which is emulated  (root, Debian on x86-64; ten minutes)'
 	@echo 'make matrix  every MPI by every launcher, joined or not, from a directory or a file (root, Debian; half an hour)'
 	@echo 'make fuzz    each fuzzer of tests/fuzz for FUZZ_SECONDS=60 seconds  (root, Debian)'
 	@echo 'make soak    kill ch-image again and again, for SOAK_SECONDS=600 seconds  (root, Debian)'
@@ -71,6 +72,16 @@ test-slurm-24.11:
 # Debian builds this Slurm without PMIx.
 test-slurm-26.05:
 	tests/other-debian.sh debian-testing make test-cluster SLURM=26.05 TESTS="-m 'not pmix'"
+
+# Of the tests those that ask most of a kernel and do not count on half a second; not all, as it is slow. Those with the
+# mark look at layers of their own.
+OLD_KERNEL_TESTS := -m 'not overlays' tests/runtime/linux_5_10.py tests/runtime/test_run.py tests/images/test_build_run.py \
+	tests/images/test_build_mounts.py tests/runtime/test_fuse.py::test_same_files \
+	tests/runtime/test_fuse.py::test_missing_mount_points
+test-linux-5.10:
+	tests/setup.sh build cluster kernel
+	$(MAKE) --no-print-directory $(BUILT)
+	tests/other-kernel.sh linux-5.10 .venv/bin/pytest --verbose -p no:cacheprovider $(OLD_KERNEL_TESTS)
 
 matrix:
 	tests/setup.sh build cluster

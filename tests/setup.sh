@@ -1,7 +1,7 @@
 #!/bin/sh
 # setup.sh [GROUP…]: install, as root, the Debian packages that building and testing chlaunch needs and that are
-# missing: groups build, cluster, lint, test, fuzz, bench, and hello, which is build and cluster. What is there is left
-# alone; nothing that gets installed is started, now or at boot. Not root: says what to ask for.
+# missing: groups build, cluster, lint, test, fuzz, bench, kernel, and hello, which is build and cluster. What is there is
+# left alone; nothing that gets installed is started, now or at boot. Not root: says what to ask for.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin" LC_ALL=C.UTF-8
 
@@ -106,6 +106,17 @@ group_fuzz() {
 	need cmake has cmake
 }
 
+group_kernel() {
+	if [ "$(uname -m)" != x86_64 ]; then
+		echo 'kernels are booted in an emulated x86-64 here, whose programs are the host'"'"'s: not on this machine' | say
+		exit 1
+	fi
+	need qemu-system-x86 has qemu-system-x86_64
+	need kmod has depmod
+	need cpio has cpio
+	need e2fsprogs has mkfs.ext4
+}
+
 group_lint() {
 	need shellcheck has shellcheck
 	need mandoc has mandoc
@@ -187,9 +198,9 @@ disable_services() {
 [ $# -gt 0 ] || set -- build cluster
 for group; do
 	case $group in
-	hello | build | cluster | lint | test | fuzz | bench) "group_$group" ;;
+	hello | build | cluster | lint | test | fuzz | bench | kernel) "group_$group" ;;
 	*)
-		echo "no such group: $group (hello, build, cluster, lint, test, fuzz, bench)" | say
+		echo "no such group: $group (hello, build, cluster, lint, test, fuzz, bench, kernel)" | say
 		exit 64
 		;;
 	esac

@@ -137,7 +137,7 @@ def mounts(_patient: Patient) -> list[Row]:
 
 
 def overlay(patient: Patient) -> list[Row]:
-    """Mount overlays as --write-fake and images by name need them, where storage is."""
+    """Mount overlays as --write-fake and images of layers need them, where storage is."""
     place = nearest(patient.storage, patient.directory)
     with tempfile.TemporaryDirectory(prefix=".ch-doctor-", dir=place) as top:
         for below in ("one", "two", "all", "memory"):
@@ -178,7 +178,8 @@ def judge_overlay(place: str, error: int, attributes: int) -> list[Row]:
         return [
             warning(
                 name,
-                f"can't be mounted in {place}: {os.strerror(error)}: no --write-fake, no images by name",
+                f"can't be mounted in {place}: {os.strerror(error)}: no --write-fake, and builds copy the"
+                " image for each RUN",
                 "Linux 5.11 or newer is needed, and a storage on a local file system:"
                 " export CH_IMAGE_STORAGE=DIR",
             )

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,17 +120,25 @@ class Fetch:
     def flat(self, rows: Sequence[tuple[Descriptor, str]]) -> Layer:
         """Return one layer that has the files of all."""
         chain = chain_ids([diff_id for _, diff_id in rows])[-1] if rows else "none"
-        key = f"{SINGLE}-{chain}"
+        why = f"fetching {self.wanted.reference}"
+        with self.store.claim_whole(chain.rpartition("-")[2], why, self.events.say):
+            return self._flat(f"{SINGLE}-{chain}", rows)
+
+    def _flat(self, key: str, rows: Sequence[tuple[Descriptor, str]]) -> Layer:
+        """Return the layer of that key; nobody else makes it meanwhile."""
         known = self.store.layer(key)
         if known is not None:
+            for blob, _ in rows:
+                with self._claimed(blob):
+                    self.download(blob)
             return known
         tree = self.work / "flat"
         tree.mkdir(mode=0o755)
         size = members = 0
         dropped: dict[str, int] = {}
         for number, (blob, diff_id) in enumerate(rows):
-            self.download(blob)
-            unpacked = self._unpack(number, blob, diff_id, overlay=False)
+            with self._claimed(blob):
+                unpacked = self._fetched(number, blob, diff_id, overlay=False)
             settle(self.work / str(number), unpacked, [tree])
             flatten.put_upon(tree, self.work / str(number), unpacked)
             size, members = size + unpacked.size, members + unpacked.members
@@ -139,8 +147,13 @@ class Fetch:
         top.complete(tree)
         return self.store.add_layer(tree, Layer(key, "", "", size, members, dropped))
 
+    def _claimed(self, blob: Descriptor) -> AbstractContextManager[None]:
+        """Be the only one who downloads and unpacks a blob."""
+        why = f"fetching layer {_brief(blob.digest)}"
+        return self.store.claim(blob.digest, why, self.events.say, self.stopped.is_set)
+
     def download(self, blob: Descriptor) -> Path:
-        """Return where a blob is in storage, downloaded and checked if it was not there."""
+        """Return where a blob is in storage, downloaded and checked if it was not there. It is claimed."""
         path = self.store.blob(blob.digest)
         if self.wanted.fresh:
             path.unlink(missing_ok=True)
@@ -171,26 +184,30 @@ class Fetch:
         It may be in storage under either key. Whoever has the claim waits for nobody.
         """
         key = _key(diff_id)
-        why = f"fetching layer {_brief(blob.digest)}"
-        with self.store.claim(blob.digest, why, self.events.say, self.stopped.is_set):
+        with self._claimed(blob):
             known = self.store.layer(key) or self.store.layer(chain)
-            was_there = self.store.blob(blob.digest).exists()
-            self.download(blob)
             if known is not None:
-                return known
-            try:
-                unpacked = self._unpack(number, blob, diff_id, overlay=True)
-            except ImageError:
-                if not was_there:
-                    raise
-                # The blob in storage may be damaged: a machine lost power, a disk is bad.
-                self.store.blob(blob.digest).unlink()
-                remove_tree(self.work / str(number))
                 self.download(blob)
-                unpacked = self._unpack(number, blob, diff_id, overlay=True)
+                return known
+            unpacked = self._fetched(number, blob, diff_id, overlay=True)
             if unpacked.links_below or unpacked.implied:
                 return unpacked
             return self.store.add_layer(self.work / str(number), _layer(key, unpacked))
+
+    def _fetched(self, number: int, blob: Descriptor, diff_id: str, *, overlay: bool) -> Unpacked:
+        """Unpack a blob, which is downloaded if it was not there, and again if what was there is damaged."""
+        was_there = self.store.blob(blob.digest).exists()
+        self.download(blob)
+        try:
+            return self._unpack(number, blob, diff_id, overlay=overlay)
+        except ImageError:
+            if not was_there:
+                raise
+        # A machine lost power, or a disk is bad.
+        self.store.blob(blob.digest).unlink()
+        remove_tree(self.work / str(number))
+        self.download(blob)
+        return self._unpack(number, blob, diff_id, overlay=overlay)
 
     def _unpack(self, number: int, blob: Descriptor, diff_id: str, *, overlay: bool) -> Unpacked:
         """Unpack a blob of storage into a directory of work."""

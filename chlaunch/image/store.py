@@ -94,6 +94,12 @@ class Store:
             yield
 
     @contextmanager
+    def claim_whole(self, digest: str, why: str, say: Say) -> Iterator[None]:
+        """Be the only one who makes one layer of all of an image's. Holders may claim blobs."""
+        with locks.held(self.path / "locks" / f"whole-{digest[:3]}", why, say):
+            yield
+
+    @contextmanager
     def work(self) -> Iterator[Path]:
         """Give an empty directory that is removed afterwards, at the latest by the next command."""
         path = Path(tempfile.mkdtemp(dir=self.path / "tmp"))

@@ -83,6 +83,8 @@ DEBIAN_IMAGES = {
     # Not for containers: whole systems to run the tests in, with another Slurm. See tests/other-debian.sh.
     "debian13": Debian("trixie", SYSTEM),
     "debian-testing": Debian("testing", SYSTEM),
+    # A kernel to boot, with its modules. See tests/other-kernel.sh.
+    "linux-5.10": Debian("bullseye", ("linux-image-amd64",), architecture="amd64"),
 }
 NAMES = ("tiny", "ompi4", "ompi5", "mpich4", "wheels")  # what `make test` needs
 

@@ -17,6 +17,7 @@ from chlaunch.image.build.running import CommandError
 KIND = "kind() { awk -v p=$1 '$5 == p { sub(/.* - /, \"\"); print $1 }' /proc/self/mountinfo; }; "
 
 
+@pytest.mark.overlays
 def test_memory(site: Site) -> None:
     """It has its size, takes mounts below it, and leaves nothing, in an image that had the directory or not."""
     said = site.run(
@@ -67,6 +68,7 @@ def test_a_cache_that_can_t_begin(site: Site) -> None:
     assert [path for path in kept if path.is_dir()] == []
 
 
+@pytest.mark.overlays
 def test_a_stage_in_place(site: Site) -> None:
     """Its layers are shown, with what they hide of each other; nothing can be written to them, remounted or not."""
     stage = """FROM tiny AS s
@@ -93,6 +95,7 @@ FROM tiny
     assert not list(site.store.path.glob("l/*/new")) + list(site.store.path.glob("l/*/m/new"))
 
 
+@pytest.mark.overlays
 def test_much_of_a_context(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is shown in place, but not where something of it is left out, nor with rw; and is never written to."""
     monkeypatch.setattr(mounted, "COPIED_MOST", 4)
@@ -118,6 +121,7 @@ def test_much_of_a_context(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (site.context / "big/new").exists()
 
 
+@pytest.mark.overlays
 def test_a_context_that_changes_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shown in place and then has changed is said, and the step done again; a copy does not change."""
     site.files({"big/a": "12345"})
@@ -147,6 +151,7 @@ def test_mounts_below_mounts(site: Site) -> None:
     assert sorted(path.name for path in (site.context / "src").iterdir()) == ["a"]
 
 
+@pytest.mark.overlays
 def test_mounts_behind_links(site: Site) -> None:
     """A link in a cache leads nowhere on the host; behind one in the image, mount points are gone afterwards."""
     there = site.context / "there"
@@ -185,6 +190,7 @@ def test_home(shared_site: Site, text: str, home: str) -> None:
     assert shared_site.run(f'{base}{text}\nRUN echo "$HOME $(id -u)" >/said') == f"{home} 0\n"
 
 
+@pytest.mark.overlays
 def test_words_without_effect(site: Site) -> None:
     """Owners and the mode of an agent's socket are said, once each; root and what is so anyway are not."""
     words = (

@@ -93,6 +93,7 @@ def test_many_variables(site: Site) -> None:
     assert site.run(text, given=given) == "100000 100000\n"
 
 
+@pytest.mark.overlays
 def test_only_changes_are_in_the_layer(site: Site) -> None:
     """Mount points are gone, also those of usual mounts in an image that lacks them; what changed nothing has none."""
     site.files({"x": "1"})
@@ -106,6 +107,7 @@ def test_only_changes_are_in_the_layer(site: Site) -> None:
     assert trees[:2] == [["bin"], ["x"]]
 
 
+@pytest.mark.overlays
 def test_set_id_bits_and_closed_files(site: Site) -> None:
     """Whoever may enter storage must find nothing that makes them us; and we must be able to read it."""
     site.build(
@@ -316,6 +318,7 @@ def test_words_behind_programs(site: Site) -> None:
     assert said == "-x y z a\nb\n-x y z\n"
 
 
+@pytest.mark.overlays
 def test_apt_is_told(site: Site) -> None:
     """Where there is an apt, it is told to stay root; no trace of that is in the image."""
     said = site.run(
@@ -358,6 +361,7 @@ def test_run_without_files(site: Site) -> None:
         site.build("FROM scratch\nRUN true")
 
 
+@pytest.mark.overlays
 @pytest.mark.parametrize(
     "how",
     [

@@ -18,7 +18,7 @@ import pytest
 from made import Silent, layout, store_at
 
 from chlaunch.errors import ImageError, StorageError
-from chlaunch.image import keeping
+from chlaunch.image import flatten, keeping
 from chlaunch.image.finding import Wanted
 from chlaunch.image.importing import Importing, import_path
 from chlaunch.image.layout import Layout
@@ -105,8 +105,13 @@ def test_a_second_pull_fetches_nothing(store: Store, source: Layout, tmp_path: P
     assert again.layers == first.layers
 
 
-def test_two_pulls_at_once(store: Store, source: Layout) -> None:
-    """Each blob is read once, whoever does it."""
+@pytest.mark.parametrize("refused", ["", "users can't mount overlays here"])
+def test_two_pulls_at_once(
+    store: Store, source: Layout, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Each blob is read once, whoever does it, also where layers become one."""
+    if refused:
+        monkeypatch.setattr(flatten, "reason", lambda *_: refused)
     read: list[str] = []
 
     class Counting:
@@ -238,6 +243,22 @@ def test_files_that_lost_their_content(store: Store, source: Layout, tmp_path: P
         keeping.collect(damaged, Silent().say)
         assert list((damaged.path / "l").iterdir()) == []
         remove_tree(tmp_path / "try")
+
+
+@pytest.mark.parametrize("refused", ["", "users can't mount overlays here"])
+def test_damaged_blobs(store: Store, source: Layout, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """Of the right size, but not what was fetched: when a layer is made of them they are fetched again."""
+    if refused:
+        monkeypatch.setattr(flatten, "reason", lambda *_: refused)
+    known = {layer.key for layer in get(store, source).layers}
+    blobs = {path: path.read_bytes() for path in (store.path / "blobs/sha256").iterdir()}
+    assert len(blobs) > 2
+    for path, content in blobs.items():
+        path.write_bytes(bytes(len(content)))
+    for path in (store.path / "layers").iterdir():
+        remove_tree(path)
+    assert {layer.key for layer in get(store, source, "again").layers} == known
+    assert {path: path.read_bytes() for path in blobs} == blobs
 
 
 def test_an_empty_directory_is_taken(tmp_path: Path) -> None:

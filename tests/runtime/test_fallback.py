@@ -114,6 +114,7 @@ DOCKERFILE = """\
 FROM layered AS first
 RUN echo one >/one && rm /data/second && touch /data/third/x
 COPY Dockerfile /data/first
+RUN mkdir /closed && echo closed >/closed/f && chmod 0 /closed/f /closed /etc /
 RUN --mount=type=bind,from=layered,source=/data,target=/seen cat /seen/second >/two
 FROM first
 COPY --from=first /two /three
@@ -128,7 +129,7 @@ $CH_RUN -s s tiny -- /bin/sh -c 'ls /ch'
 ch-image -s s import ../layout layered 2>&1 | grep -v '^layer '
 $CH_RUN -s s layered -- /bin/sh -c 'cd /data; ls; cat second /ch/environment'
 ch-image -s s build -t built context 2>&1 | sed 's/ (.* s)//'
-$CH_RUN -s s built -- /bin/sh -c 'ls /data /data/third /one; cat /two /three; head -n1 /data/first; test ! -e /seen'
+$CH_RUN -s s built -- /bin/sh -c 'ls /data /data/third /one; cat /two /three /closed/f; head -n1 /data/first; test ! -e /seen'
 ch-image -s s build -t built context 2>&1 | grep -c '^ *[0-9]*[*] '
 ch-convert -s s -q built built.sqfs 2>&1
 $CH_RUN built.sqfs -- cat /one /three

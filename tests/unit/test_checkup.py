@@ -85,7 +85,7 @@ def test_yama(scope: str, verdict: str) -> None:
     ("error", "attributes", "verdict", "found"),
     [
         (0, 0, "ok", "/var/tmp"),
-        (errno.EPERM, 0, "warning", "no images by name"),
+        (errno.EPERM, 0, "warning", "no --write-fake, and builds copy"),
         (0, errno.ENOTSUP, "warning", "takes no user attributes"),
     ],
 )

@@ -86,6 +86,7 @@ def remove_stubs(upper: Path, below: Stack, targets: Sequence[str], *, whole: bo
     image = over(below, "image")
     for target in targets:
         path = target.rstrip("/")
+        _open(upper, path)
         while path.strip("/"):
             # Where a link leads elsewhere, the mount point was made there, and path is none.
             there = upper / path.lstrip("/")
@@ -97,6 +98,21 @@ def remove_stubs(upper: Path, below: Stack, targets: Sequence[str], *, whole: bo
                     break
                 (there.rmdir if there.is_dir() else there.unlink)()
             path = path.rpartition("/")[0]
+
+
+def _open(upper: Path, path: str) -> None:
+    """Let us look into what the command has closed on the way to path, as settle() does with all."""
+    directory = upper
+    for name in ("", *path.strip("/").split("/")):
+        directory /= name
+        try:
+            mode = directory.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(mode):
+            return
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            directory.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
 
 
 def _is_needless(path: Path, below: int | None) -> bool:
