@@ -121,7 +121,7 @@ class Fetch:
         """Return one layer that has the files of all."""
         chain = chain_ids([diff_id for _, diff_id in rows])[-1] if rows else "none"
         why = f"fetching {self.wanted.reference}"
-        with self.store.claim_whole(chain.rpartition("-")[2], why, self.events.say):
+        with self.store.claim_single(chain.rpartition("-")[2], why, self.events.say):
             return self._flat(f"{SINGLE}-{chain}", rows)
 
     def _flat(self, key: str, rows: Sequence[tuple[Descriptor, str]]) -> Layer:

@@ -94,9 +94,9 @@ class Store:
             yield
 
     @contextmanager
-    def claim_whole(self, digest: str, why: str, say: Say) -> Iterator[None]:
+    def claim_single(self, digest: str, why: str, say: Say) -> Iterator[None]:
         """Be the only one who makes one layer of all of an image's. Holders may claim blobs."""
-        with locks.held(self.path / "locks" / f"whole-{digest[:3]}", why, say):
+        with locks.held(self.path / "locks" / f"single-{digest[:3]}", why, say):
             yield
 
     @contextmanager
