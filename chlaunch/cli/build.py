@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,6 @@ from chlaunch.cli.asked import Asked, name_in_storage
 from chlaunch.errors import UsageError
 from chlaunch.image import reference
 from chlaunch.image.build import cached
-from chlaunch.image.build.binds import Bind
 from chlaunch.image.build.builder import Builder
 from chlaunch.image.build.request import CACHES, FORCES, Means, Request, Secret
 from chlaunch.image.build.state import epoch
@@ -30,6 +29,9 @@ from chlaunch.image.records import StoredImage
 from chlaunch.image.store import Store
 
 SECRETS = "id=NAME,src=FILE or id=NAME,env=VARIABLE"
+
+if TYPE_CHECKING:
+    from chlaunch.image.build.binds import Bind
 
 # Of an instruction that is a program.
 LINE_MOST = 1000
@@ -294,8 +296,10 @@ def _choice(what: str, word: str, choices: tuple[str, ...]) -> str:
     return word
 
 
-def _bind(word: str) -> Bind:
+def _bind(word: str) -> "Bind":
     """Return --bind=SRC[:DST]."""
+    from chlaunch.image.build.binds import Bind  # noqa: PLC0415  3 ms to load, and for few
+
     source, colon, target = word.partition(":")
     return Bind(Path(os.path.abspath(source)), target if colon else source, read_only=False)  # noqa: PTH100  links stay
 

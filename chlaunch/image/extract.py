@@ -11,6 +11,7 @@ from chlaunch.image.content import Content
 from chlaunch.image.inside import Inside, Names, Place
 from chlaunch.image.members import (
     OPAQUE,
+    OPAQUE_ATTRIBUTE,
     RESERVED,
     WHITEOUT,
     attributes_of,
@@ -24,7 +25,6 @@ MODE = 0o1777
 SET_ID = stat.S_ISUID | stat.S_ISGID
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-OPAQUE_ATTRIBUTE = "user.overlay.opaque"
 
 
 class Extraction:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LAYERS_MOST = 499
 SECONDS_MOST = 10
 
-# $0: the directory it is tried in; $1: what is to be seen. What it says on stderr is the kernel's reason.
-TRIAL = 'cd -- "$0" && mkdir a b m && mount -t overlay -o "userxattr,lowerdir=$1:b,ro" none m'
+# What it says on stderr is the kernel's reason.
+TRIAL = ("unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "overlay", "none", "m", "-o")
 
 
 def reason(work: Path, layers: int) -> str:
@@ -45,9 +45,12 @@ def refusal(work: Path, layer: str = "a") -> str:
 
     work: an empty directory. layer: a directory that is to be seen, one there if it does not matter which.
     """
+    for name in ("a", "b", "m"):
+        (work / name).mkdir()
     try:
         done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", TRIAL, work, layer],  # noqa: S607  util-linux
+            [*TRIAL, f"ro,userxattr,lowerdir={layer}:b"],
+            cwd=work,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SECONDS_MOST,

@@ -4,10 +4,12 @@ import base64
 import binascii
 import re
 import urllib.parse
-from tarfile import TarInfo
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from chlaunch.image.inside import Names
+
+if TYPE_CHECKING:
+    from tarfile import TarInfo
 
 # NAME_MAX, limits.h(0p); PATH_MAX less its NUL.
 NAME_MOST = 255
@@ -24,6 +26,7 @@ XATTR_OTHERS = ("SCHILY.acl.", "RHT.security.")
 
 # What a mere user may set and the kernel takes for no instruction (Documentation/filesystems/overlayfs.rst).
 XATTR_KEPT, XATTR_OVERLAY = b"user.", b"user.overlay."
+OPAQUE_ATTRIBUTE = "user.overlay.opaque"
 
 TIME = re.compile(r"(-?)(\d{1,12})(?:\.(\d*))?")
 SECOND = 1_000_000_000
@@ -65,7 +68,7 @@ def names_of(path: str) -> Names:
     return names
 
 
-def time_of(member: TarInfo) -> int:
+def time_of(member: "TarInfo") -> int:
     """Return the time of last change, in ns since 1970."""
     text = member.pax_headers.get("mtime") if member.pax_headers else None
     exact = TIME.fullmatch(text) if text else None
@@ -76,7 +79,7 @@ def time_of(member: TarInfo) -> int:
     return -time if sign else time
 
 
-def attributes_of(member: TarInfo) -> tuple[dict[bytes, bytes], int]:
+def attributes_of(member: "TarInfo") -> tuple[dict[bytes, bytes], int]:
     """Return the extended attributes that are kept, and how many are not."""
     found: dict[bytes, bytes] = {}
     others = 0
@@ -99,7 +102,7 @@ def attributes_of(member: TarInfo) -> tuple[dict[bytes, bytes], int]:
     return kept, others + len(found) - len(kept)
 
 
-def parts_of(member: TarInfo) -> list[tuple[int, int]]:
+def parts_of(member: "TarInfo") -> list[tuple[int, int]]:
     """Return where in the file what the archive has of it goes: offsets and sizes, in order, in bytes.
 
     Raises:

@@ -15,6 +15,7 @@ from chlaunch.errors import ImageError
 from chlaunch.image.inside import FLAGS, Names
 from chlaunch.image.members import (
     OPAQUE,
+    OPAQUE_ATTRIBUTE,
     SECOND,
     WHITEOUT,
     XATTR,
@@ -27,7 +28,6 @@ from chlaunch.trees import is_whiteout
 
 MODE = 0o1777
 PIECE = 1 << 20
-OPAQUE_ATTRIBUTE = "user.overlay.opaque"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -25,7 +25,6 @@ directory has user.overlay.opaque=y (Documentation/filesystems/overlayfs.rst).
 """
 
 import base64
-import ctypes
 import errno
 import hashlib
 import json
@@ -284,6 +283,8 @@ def replace(new: Path, place: Path, old: Path) -> None:
     try:
         new.rename(place)
     except OSError:
+        import ctypes  # noqa: PLC0415  rarely needed, and 4 ms to load
+
         libc = ctypes.CDLL(None, use_errno=True)
         swapped = libc.renameat2(
             AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(place), ctypes.c_uint(RENAME_EXCHANGE)

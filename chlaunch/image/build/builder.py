@@ -20,7 +20,6 @@ from chlaunch.image.build.request import Means, Request
 from chlaunch.image.build.state import State, derived, now, scratch
 from chlaunch.image.build.steps import Step
 from chlaunch.image.dockerfile import parse, stages, syntax
-from chlaunch.image.dockerfile.gitref import GitRef
 from chlaunch.image.dockerfile.place import Place
 from chlaunch.image.dockerfile.scope import Scope, platform_arguments
 from chlaunch.image.manifest import Config, Platform, digest_of, host_platform, parse_config
@@ -30,6 +29,7 @@ from chlaunch.image.store import Store
 
 if TYPE_CHECKING:
     from chlaunch.image.build.git import Git, Resolved
+    from chlaunch.image.dockerfile.gitref import GitRef
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Builder:
     means: Means
     finished: dict[int, tuple[State, Scope]] = field(default_factory=dict)
     images: dict[tuple[str, str], State] = field(default_factory=dict)
-    commits: dict[GitRef, "Resolved"] = field(default_factory=dict)
+    commits: "dict[GitRef, Resolved]" = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
     _unstackable: str | None = None
     unsteady: set[str] = field(default_factory=set)

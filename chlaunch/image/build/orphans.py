@@ -4,7 +4,6 @@ While it runs, this process is who orphans below it come to (PR_SET_CHILD_SUBREA
 have detached themselves.
 """
 
-import ctypes
 import os
 import signal
 import time
@@ -30,18 +29,25 @@ def reaped() -> Iterator[None]:
 
     """
     before = set(_children())
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _adopt(1)
     try:
         yield
     finally:
         left = _end_all_but(before)
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        _adopt(0)
     if left:
         shown = ", ".join(map(str, sorted(left)[:5]))
         raise BuildError(
             f"build failed: processes that RUN has started can't be ended: {shown}",
             "ps -o pid,stat,wchan,args",
         )
+
+
+def _adopt(state: int) -> None:
+    """Be, with 1, who orphans come to; 0: no more."""
+    import ctypes  # noqa: PLC0415  4 ms to load, and not for what is cached
+
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, state, 0, 0, 0)
 
 
 def _end_all_but(before: set[int]) -> set[int]:

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from chlaunch.image.build.binds import Bind
 from chlaunch.image.dockerfile.ignore import Ignore
 from chlaunch.image.dockerfile.syntax import Dockerfile
 from chlaunch.image.events import Events
 from chlaunch.image.manifest import Platform, host_platform
 from chlaunch.image.records import StoredImage
+
+if TYPE_CHECKING:
+    from chlaunch.image.build.binds import Bind
 
 FORCES = ("seccomp", "fakeroot", "none")
 CACHES = ("enabled", "disabled", "rebuild")
@@ -46,7 +48,7 @@ class Request:
     cache: str = "enabled"
     force: str = "seccomp"
     commands: tuple[tuple[str, ...], ...] = ()
-    binds: tuple[Bind, ...] = ()
+    binds: "tuple[Bind, ...]" = ()
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)

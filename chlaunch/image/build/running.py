@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chlaunch.errors import BuildError, ImageError
-from chlaunch.image.build import copying, left, orphans, taming
+from chlaunch.image.build import copying, left, orphans, settings, taming
 from chlaunch.image.build.binds import Seen
 from chlaunch.image.build.left import Left
 from chlaunch.image.dockerfile.scope import PATH
@@ -133,14 +133,9 @@ def environment(
     return {"PATH": PATH, "HOME": _home(image, user), **proxies, **ALWAYS, **variables}
 
 
-def is_root(user: str) -> bool:
-    """Say whether that is root, as USER says it: a name or number, and maybe a group."""
-    return user.partition(":")[0] in ("", "0", "root")
-
-
 def _home(image: Rootfs, user: str) -> str:
     """Return a user's home directory by the image's passwd(5); of one that is not in it, / as with runc."""
-    if is_root(user):
+    if settings.is_root(user):
         return "/root" if image.is_directory("/root") else "/"
     name = user.partition(":")[0]
     rows = [line.split(":") for line in image.text("/etc/passwd").splitlines()]

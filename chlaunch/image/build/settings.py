@@ -53,6 +53,11 @@ def applied(config: Config, instruction: Setting, *, has_cmd: bool) -> Config:  
             return _with(config, "Healthcheck", _healthcheck(instruction, shell))
 
 
+def is_root(user: str) -> bool:
+    """Say whether that is root, as USER says it: a name or number, and maybe a group."""
+    return user.partition(":")[0] in ("", "0", "root")
+
+
 def triggers(config: Config) -> list[str]:
     """Return the instructions that an image keeps for those built on it."""
     said = _run(config).get("OnBuild") or []

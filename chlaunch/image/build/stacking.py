@@ -17,7 +17,7 @@ from chlaunch.image.build import steps
 from chlaunch.image.build.state import State, derived, now
 from chlaunch.image.build.steps import Step
 from chlaunch.image.inside import FLAGS
-from chlaunch.image.pack import OPAQUE_ATTRIBUTE
+from chlaunch.image.members import OPAQUE_ATTRIBUTE
 from chlaunch.image.records import SINGLE, Layer
 from chlaunch.image.removal import remove_at
 from chlaunch.image.store import Store

@@ -1,8 +1,7 @@
 """The flags of instructions: which there are, and their values."""
 
-import difflib
-
 from chlaunch.image.dockerfile.lines import Statement
+from chlaunch.image.dockerfile.place import nearest
 
 ONE, MANY, SWITCH = "one value", "values", "true or false"
 
@@ -55,9 +54,9 @@ def read(statement: Statement) -> dict[str, list[str]]:
 
 def _known(name: str, instruction: str, known: dict[str, str]) -> str:
     """Return what to say to somebody who gave a flag that there is not."""
-    near = difflib.get_close_matches(name[:40], known, 1)
+    near = nearest(name, known)
     if near:
-        return f"did you mean --{near[0]}?"
+        return f"did you mean --{near}?"
     if known:
         return f"{instruction} has {', '.join(f'--{flag}' for flag in known)}"
     return f"{instruction} has no flags; -- before the arguments ends them"

@@ -1,13 +1,12 @@
 """RUN --mount: what may be said in it (Dockerfile reference, "RUN --mount")."""
 
-import difflib
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from chlaunch.image.dockerfile import checks, grammar
-from chlaunch.image.dockerfile.place import Place
+from chlaunch.image.dockerfile.place import Place, nearest
 from chlaunch.image.dockerfile.scope import Scope
 
 # What each type takes besides type; the rest are other names of these.
@@ -199,5 +198,5 @@ def _size(value: str, place: Place) -> int:
 
 def _close(word: str, known: Any) -> str:  # noqa: ANN401  a table or a list of names
     """Return a suggestion for a word."""
-    near = difflib.get_close_matches(word[:40], list(known), 1)
-    return f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+    near = nearest(word, known)
+    return f"did you mean {near}?" if near else f"one of {', '.join(known)}"

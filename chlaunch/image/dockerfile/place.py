@@ -1,6 +1,7 @@
 """Where something stands in a Dockerfile, and how a failure there is worded."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chlaunch.errors import BuildError
@@ -127,3 +128,10 @@ def _shown(text: str) -> str:
     """Return text as a terminal may have it: one column a character, nothing that moves the cursor."""
     plain = text.replace("\t", " ")
     return plain if plain.isprintable() else ascii(plain)[1:-1]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the one of several words that was probably meant; empty if none is near."""
+    import difflib  # noqa: PLC0415  2 ms to load, and only for what is wrong
+
+    return next(iter(difflib.get_close_matches(word[:40], list(known), 1)), "")

@@ -1,12 +1,11 @@
 """From statements to instructions: each name has its reader here."""
 
-import difflib
 from collections.abc import Callable
 
 from chlaunch.image.dockerfile import checks, flags, forms, grammar, lines, mounts, syntax
 from chlaunch.image.dockerfile.command import Command
 from chlaunch.image.dockerfile.lines import Statement
-from chlaunch.image.dockerfile.place import Place
+from chlaunch.image.dockerfile.place import Place, nearest
 from chlaunch.image.dockerfile.scope import check_word
 
 # ONBUILD can't keep these for later.
@@ -355,8 +354,8 @@ def instruction(statement: Statement) -> syntax.Instruction:
     """
     reader = READERS.get(statement.name)
     if reader is None:
-        near = difflib.get_close_matches(statement.name[:40], (*READERS, "FROM"), 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are FROM, {', '.join(READERS)}"
+        near = nearest(statement.name, (*READERS, "FROM"))
+        hint = f"did you mean {near}?" if near else f"there are FROM, {', '.join(READERS)}"
         raise statement.place.wrong(f"there is no instruction {statement.name[:40]}", 0, hint)
     if statement.flags and statement.name not in flags.FLAGS:
         flags.read(statement)

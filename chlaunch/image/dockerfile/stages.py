@@ -1,12 +1,11 @@
 """Which stages a target needs, and what each is built on."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chlaunch.errors import UsageError
 from chlaunch.image.dockerfile import checks, syntax
-from chlaunch.image.dockerfile.place import Place, said
+from chlaunch.image.dockerfile.place import Place, nearest, said
 from chlaunch.image.dockerfile.scope import PREDEFINED, Scope
 
 SCRATCH = "scratch"
@@ -162,6 +161,6 @@ def _target(stages: Sequence[syntax.Stage], target: str) -> int:
     if target.isascii() and target.isdigit() and int(target[:9]) < len(stages):
         return int(target)
     names = [stage.name for stage in stages if stage.name]
-    near = difflib.get_close_matches(target.lower()[:40], names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"stages with a name: {', '.join(names) or 'none'}"
+    near = nearest(target.lower(), names)
+    hint = f"did you mean {near}?" if near else f"stages with a name: {', '.join(names) or 'none'}"
     raise UsageError(f"--target: there is no stage {said(target)}", hint)
