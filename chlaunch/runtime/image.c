@@ -140,8 +140,8 @@ static int directory_attach(const char *path, struct failure *failure)
 }
 
 /* Where users mount no overlays, or none of this file system, images have two layers, the upper one made by
- * ch-image (flatten.py): mount points, which are made anyway, and /ch. Of an image with more the failure stays
- * what it was. */
+ * ch-image (flatten.py): mount points, which are made anyway, and /ch. Of an image with more the failure
+ * stays what it was. */
 static int lower_layer_attach(struct image *image, const char *shown, struct failure *failure)
 {
 	char *colon = strchr(image->layers, ':');
