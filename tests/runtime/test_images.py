@@ -269,9 +269,11 @@ class TestStorage:
     @pytest.mark.usefixtures("storage")
     def test_missing_layer_of_several(self, runtime: Runtime) -> None:
         self.tag(runtime, "bad", "1a\nnowhere\n")
-        fails(
-            runtime, [*self.WORDS, "bad", "--", "true"], "CH-0039", "can't mount overlay: bad: No such file"
-        )
+        message = "can't use image in storage: bad: layer l/nowhere: No such file"
+        fails(runtime, [*self.WORDS, "bad", "--", "true"], "CH-0018", message)
+        self.tag(runtime, "bad", "1a\n2\nnowhere\n")
+        message = "can't mount overlay: bad: No such file"
+        fails(runtime, [*self.WORDS, "bad", "--", "true"], "CH-0039", message)
 
     @pytest.mark.usefixtures("storage")
     def test_write_is_refused(self, runtime: Runtime) -> None:
