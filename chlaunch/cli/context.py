@@ -64,7 +64,7 @@ def opened(asked: Asked, access: Access) -> Iterator[Context]:
     """
     word = asked.given["context"]
     if word.startswith(SHORT) and not Path(word).is_dir():
-        word = _in_full(word)
+        word = in_full(word)
     if gitref.is_git(word) and not Path(word).is_dir():
         with _repository(asked, word, access) as context:
             yield context
@@ -75,7 +75,7 @@ def opened(asked: Asked, access: Access) -> Iterator[Context]:
         yield _local(asked, word)
 
 
-def _in_full(word: str) -> str:
+def in_full(word: str) -> str:
     """Return the URL that a repository on GitHub has, whatever stands behind its path."""
     end = min(index for index in (word.find("?"), word.find("#"), len(word)) if index >= 0)
     path = word[:end].rstrip("/").removesuffix(".git")

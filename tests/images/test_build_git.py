@@ -23,6 +23,7 @@ from repositories import Repository, Server, make_repository, serving
 from test_build import Quiet
 from test_build_cli import BY_HAND, CH_IMAGE, Desk
 
+from chlaunch.cli import context
 from chlaunch.cli.image import image as ch_image
 from chlaunch.errors import BuildError, ImageError, UsageError
 from chlaunch.image.build.request import Secret
@@ -499,3 +500,9 @@ def test_killed_while_it_fetches(desk: Desk) -> None:
     desk.ok("build", URL)
     assert desk.leftovers == []
     assert desk.run("app", "cat", "/said") == "context"
+
+
+@pytest.mark.parametrize("word", ["x/y", "x/y.git", "x/y/", "x/y.git/"])
+@pytest.mark.parametrize("behind", ["", "?ref=main", "#v1:sub", "?ref=a#b"])
+def test_repositories_on_github_need_no_scheme(word: str, behind: str) -> None:
+    assert context.in_full(f"github.com/{word}{behind}") == f"https://github.com/x/y.git{behind}"

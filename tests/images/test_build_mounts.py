@@ -225,3 +225,12 @@ def test_several_agents(site: Site, tmp_path: Path) -> None:
         said = site.run(f"FROM tiny\nENV SSH_AUTH_SOCK=/x\nWORKDIR /w\n{run}", **options)
         assert said.startswith("/x\n")
     assert (tmp_path / ".ssh/known_hosts").read_text() == "host\n"
+
+
+def test_over_what_package_managers_are_told(site: Site) -> None:
+    """Where the user mounts something over apt's directory, our file in it stays away."""
+    site.files({"d/x": "1"})
+    mount = "--mount=type=bind,source=d,target=/etc/apt/apt.conf.d"
+    text = f"FROM tiny\nRUN mkdir -p /etc/apt/apt.conf.d\nRUN ls /etc/apt/apt.conf.d >/told\nRUN {mount} ls /etc/apt/apt.conf.d >/said"
+    assert site.run(text) == "x\n"
+    assert site.store_view().text("/told") == "zz-chlaunch\n"
